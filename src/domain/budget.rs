@@ -1,0 +1,164 @@
+//! What may be spent: replacements of dead tokens and forced refreshes, a day, and their spacing.
+//!
+//! WeChat allows 20 forced refreshes of a stable token a day, 30 s apart, and some 2,000 fetches of a
+//! classic one. A day begins at midnight in Beijing, as WeChat's counters do. The ledger is part of
+//! the record, so that a restart forgets nothing.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Mode, Moment, Now, Policy};
+
+/// Forced refreshes of a stable token that WeChat grants a day.
+pub const FORCED_A_DAY: u32 = 20;
+
+/// The least time between two forced refreshes: sooner, WeChat repeats the token.
+pub const FORCED_GAP: Duration = Duration::from_secs(30);
+
+const DAY: u64 = 86_400;
+const BEIJING: u64 = 8 * 3600;
+
+/// What was spent, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The day that the counts are of, in days since 1970 in Beijing.
+    pub day: u64,
+    /// Replacements of dead or suspect classic tokens on that day.
+    pub replacements: u32,
+    /// Forced refreshes of a stable token on that day.
+    pub forced: u32,
+    /// When the last replacement or forced refresh was sent.
+    pub replaced_at: Option<Moment>,
+    /// How many replacements in a row died early.
+    pub streak: u32,
+    /// When WeChat may have made a token for the last time, at the latest.
+    pub minted_at: Option<Moment>,
+}
+
+impl Ledger {
+    /// When the next replacement of a dead token may be sent, by the budget and the spacing.
+    pub fn replacement_at(&self, policy: &Policy, now: Now) -> Moment {
+        let spaced = self.replaced_at.map_or(now.boot, |at| {
+            // A time in the future counts as now: it is from a clock that was set back.
+            at.min(now.boot) + self.gap(policy)
+        });
+        if self.left(policy, now) == 0 {
+            return spaced.max(now.moment_of(next_midnight(now.wall)));
+        }
+        spaced
+    }
+
+    /// How many replacements are left today.
+    pub fn left(&self, policy: &Policy, now: Now) -> u32 {
+        let (spent, most) = match policy.mode {
+            Mode::Classic => (self.replacements, policy.daily_replacements),
+            Mode::Stable => (self.forced, FORCED_A_DAY),
+        };
+        if self.day == day_of(now.wall) {
+            most.saturating_sub(spent)
+        } else {
+            most
+        }
+    }
+
+    /// Writes down a replacement that is about to be sent.
+    pub fn spend(&mut self, mode: Mode, now: Now) {
+        let today = day_of(now.wall);
+        if self.day != today {
+            (self.day, self.replacements, self.forced) = (today, 0, 0);
+        }
+        let count = match mode {
+            Mode::Classic => &mut self.replacements,
+            Mode::Stable => &mut self.forced,
+        };
+        *count = count.saturating_add(1);
+        self.replaced_at = Some(now.boot);
+    }
+
+    /// The least time between two replacements: it doubles while the replacements die early too.
+    fn gap(&self, policy: &Policy) -> Duration {
+        if policy.mode == Mode::Stable {
+            return FORCED_GAP;
+        }
+        let least = Duration::from_secs(30).min(policy.overlap);
+        least
+            .saturating_mul(1 << self.streak.min(16))
+            .min(policy.overlap)
+    }
+}
+
+/// The next midnight in Beijing after `wall`.
+pub fn next_midnight(wall: SystemTime) -> SystemTime {
+    let tomorrow = (day_of(wall) + 1) * DAY - BEIJING;
+    SystemTime::UNIX_EPOCH + Duration::from_secs(tomorrow)
+}
+
+fn day_of(wall: SystemTime) -> u64 {
+    let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH);
+    (since_epoch.map_or(0, |d| d.as_secs()) + BEIJING) / DAY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn at(boot: u64) -> Now {
+        Now {
+            boot: Moment::since_boot(secs(boot)),
+            // 2026-11-22 15:00:00 UTC is 23:00 in Beijing.
+            wall: SystemTime::UNIX_EPOCH + secs(1_795_359_600 + boot),
+        }
+    }
+
+    fn policy(mode: Mode) -> Policy {
+        Policy {
+            mode,
+            ..Policy::default()
+        }
+    }
+
+    #[test]
+    fn midnight_is_beijings() {
+        let left = next_midnight(at(0).wall).duration_since(at(0).wall);
+        assert_eq!(left.unwrap(), secs(3600));
+    }
+
+    #[test]
+    fn the_gap_between_replacements_doubles_up_to_the_overlap() {
+        let table = [(0, 30), (1, 60), (2, 120), (3, 240), (4, 300), (99, 300)];
+        for (streak, gap) in table {
+            let ledger = Ledger {
+                replaced_at: Some(at(50).boot),
+                streak,
+                ..Ledger::default()
+            };
+            let next = ledger.replacement_at(&policy(Mode::Classic), at(60));
+            assert_eq!(next.since(at(50).boot), secs(gap), "streak {streak}");
+        }
+    }
+
+    #[test]
+    fn the_twenty_first_forced_refresh_waits_for_midnight() {
+        let (mut ledger, policy) = (Ledger::default(), policy(Mode::Stable));
+        for spent in 0..FORCED_A_DAY {
+            assert_eq!(ledger.left(&policy, at(0)), FORCED_A_DAY - spent);
+            ledger.spend(Mode::Stable, at(0));
+        }
+        let next = ledger.replacement_at(&policy, at(100));
+        assert_eq!(next, at(3600).boot);
+        assert_eq!(ledger.left(&policy, at(3600)), FORCED_A_DAY);
+    }
+
+    #[test]
+    fn a_spending_in_the_future_counts_as_now() {
+        let ledger = Ledger {
+            replaced_at: Some(at(1_000_000).boot),
+            ..Ledger::default()
+        };
+        let next = ledger.replacement_at(&policy(Mode::Stable), at(0));
+        assert_eq!(next, at(30).boot);
+    }
+}

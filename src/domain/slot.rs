@@ -1,0 +1,5 @@
+//! The life of one app's token.
+
+/// Placeholder.
+#[derive(Debug)]
+pub struct Slot;

@@ -1,0 +1,47 @@
+//! Where tokens survive.
+
+mod file;
+mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{clock::Clock, config, domain::Record};
+
+/// Keeps one [`Record`] for each app, by appid.
+///
+/// A later `save` replaces an earlier one whole, also after a crash in the middle of it. Two servers
+/// on one store are kept apart by [`open`], which fails for the second.
+#[async_trait]
+pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+    /// What was saved last, `None` if nothing was.
+    async fn load(&self, appid: &str) -> Result<Option<Record>, StoreError>;
+
+    /// Saves durably: a crash right after it loses nothing.
+    async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError>;
+}
+
+/// Why a store could not be used. Names the place and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another server holds the store.
+    #[error("{place} is in use by {holder}")]
+    Held {
+        /// The folder.
+        place: String,
+        /// Who holds it, as far as it says.
+        holder: String,
+    },
+    /// Reading or writing failed.
+    #[error("{place} cannot be {action}")]
+    Io {
+        /// The file or folder.
+        place: String,
+        /// What was tried, as a participle.
+        action: &'static str,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,330 @@
+//! The seam between the one task that owns the tokens and everybody who reads them.
+//!
+//! [`channel`] makes two halves, as `mpsc::channel` does. [`Tokens`] is for readers: cheap to clone,
+//! answers from memory, never waits for WeChat unless asked to. [`Publisher`] is for the owner: it
+//! cannot be cloned, so there is exactly one. The owner is the refresher in a server and the mirror
+//! in a sidecar; readers cannot tell which.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    clock::Clock,
+    domain::{AppName, Moment, Now, Token, Trouble, report::StaleReport},
+};
+
+/// Stale reports that wait for the owner. Beyond that, reporters wait in line.
+const REPORTS: usize = 1024;
+
+/// The longest a reader waits for the first outcome.
+pub const FIRST_OUTCOME: Duration = Duration::from_secs(10);
+
+/// The owner's loop counts as stuck if it has not turned for this long.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// The advice to a caller when nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What is known about one app. A token and a trouble are two facts, not one `Result`: a failed
+/// refresh must not hide a token that is still good.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The newest token and what may be said of it.
+    pub current: Option<Current>,
+    /// Why the last attempt failed, if it did.
+    pub trouble: Option<Arc<Trouble>>,
+    /// When the owner will try again.
+    pub retry_at: Option<Moment>,
+    /// Whether anything is known at all: a token, or why there is none.
+    pub settled: bool,
+}
+
+/// The newest token of an app.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// The token.
+    pub token: Arc<Token>,
+    /// How long a caller that does not watch may use it.
+    pub keep_until: Moment,
+    /// Until when the token that it replaced works.
+    pub previous_expires_at: Option<Moment>,
+    /// WeChat refuses it, beyond doubt. It may come back to life: WeChat's servers disagree at times.
+    pub dead: bool,
+}
+
+impl View {
+    /// The token, if it may be handed out at `now`.
+    pub fn usable(&self, now: Moment) -> Option<&Current> {
+        let alive = |c: &&Current| !c.dead && c.token.expires_at > now;
+        self.current.as_ref().filter(alive)
+    }
+
+    fn answer(&self, now: Now) -> Result<Issued, NoToken> {
+        let usable = self.usable(now.boot);
+        usable
+            .map(|current| Issued::new(current, now))
+            .ok_or_else(|| self.missing(now.boot))
+    }
+
+    /// Why there is nothing to hand out.
+    fn missing(&self, now: Moment) -> NoToken {
+        let wait = self.retry_at.map_or(RETRY_AFTER, |at| at.since(now));
+        NoToken::Missing {
+            trouble: self.trouble.clone(),
+            retry_after: wait.max(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// A token as it is handed out at one moment.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The token.
+    pub token: Arc<Token>,
+    /// The life it has left.
+    pub time_to_live: Duration,
+    /// How long a caller that does not watch may use it.
+    pub keep_for: Duration,
+    /// Until when the token that it replaced works, by the wall clock.
+    pub previous_expire_time: Option<SystemTime>,
+}
+
+impl Issued {
+    fn new(current: &Current, now: Now) -> Self {
+        let previous = current.previous_expires_at;
+        Self {
+            token: Arc::clone(&current.token),
+            time_to_live: current.token.expires_at.since(now.boot),
+            keep_for: current.keep_until.since(now.boot),
+            previous_expire_time: previous.map(|at| now.wall_at(at)),
+        }
+    }
+}
+
+/// What a stale report led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The reported token was not the current one any more.
+    AlreadyNewer,
+    /// There is a new token.
+    Refreshed,
+    /// WeChat accepts the reported token.
+    StillValid,
+}
+
+/// Why a reader got no token.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoToken {
+    /// The app is not configured here.
+    #[error("no app named `{0}` is configured here")]
+    UnknownApp(String),
+    /// There is no usable token.
+    #[error("there is no valid token: {}", .trouble.as_ref().map_or("the last one has died and no other is here yet", |t| &t.message))]
+    Missing {
+        /// Why the last attempt failed, if one did.
+        trouble: Option<Arc<Trouble>>,
+        /// When the next attempt is planned.
+        retry_after: Duration,
+    },
+    /// It cannot be told whether the reported token is dead.
+    #[error("WeChat could not be asked whether the token is dead, so it stays in force")]
+    Inconclusive {
+        /// When to report again, if WeChat still refuses the token.
+        retry_after: Duration,
+        /// WeChat's number, if it gave one.
+        errcode: Option<i64>,
+    },
+    /// The app's tokens were replaced too often.
+    #[error("the token was replaced too often; the next replacement is allowed in {} s", .retry_after.as_secs())]
+    TooOften {
+        /// When the next replacement is allowed.
+        retry_after: Duration,
+    },
+    /// The reported errcode is not about the token.
+    #[error("errcode {0} is not cured by another token")]
+    NotATokenError(i64),
+    /// The owner is gone or about to go.
+    #[error("the server is shutting down")]
+    Draining,
+}
+
+/// A stale report on its way to the owner, with the way back.
+#[derive(Debug)]
+pub struct Reported {
+    /// About which app.
+    pub app: AppName,
+    /// What is reported.
+    pub report: StaleReport,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Outcome, NoToken>>,
+}
+
+/// Makes the two halves for a fixed set of apps, each with its name and its appid.
+pub fn channel(
+    apps: impl IntoIterator<Item = (AppName, String)>,
+    clock: Clock,
+) -> (Tokens, Publisher) {
+    let (report, reports) = mpsc::channel(REPORTS);
+    let (draining, is_draining) = watch::channel(false);
+    let mut names = BTreeMap::new();
+    let mut readers = BTreeMap::new();
+    let mut writers = BTreeMap::new();
+    for (app, appid) in apps {
+        let (writer, reader) = watch::channel(View::default());
+        names.insert(appid, app.clone());
+        names.insert(app.as_str().to_owned(), app.clone());
+        readers.insert(app.clone(), reader);
+        writers.insert(app, writer);
+    }
+    let beat = Arc::new(AtomicI64::new(clock.now().boot.as_millis()));
+    let tokens = Tokens {
+        names: Arc::new(names),
+        readers: Arc::new(readers),
+        report,
+        draining: is_draining,
+        beat: Arc::clone(&beat),
+        clock,
+    };
+    let publisher = Publisher {
+        writers,
+        draining,
+        beat,
+        reports,
+    };
+    (tokens, publisher)
+}
+
+/// The readers' half.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    names: Arc<BTreeMap<String, AppName>>,
+    readers: Arc<BTreeMap<AppName, watch::Receiver<View>>>,
+    report: mpsc::Sender<Reported>,
+    draining: watch::Receiver<bool>,
+    beat: Arc<AtomicI64>,
+    clock: Clock,
+}
+
+impl Tokens {
+    /// The app that a caller means by a name or an appid.
+    pub fn resolve(&self, name_or_appid: &str) -> Result<AppName, NoToken> {
+        let app = self.names.get(name_or_appid).cloned();
+        app.ok_or_else(|| NoToken::UnknownApp(name_or_appid.to_owned()))
+    }
+
+    /// All apps.
+    pub fn apps(&self) -> impl Iterator<Item = &AppName> {
+        self.readers.keys()
+    }
+
+    /// The present, by the clock that the tokens live by.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Everything that becomes known about `app`, beginning with what is known now. Ends when the
+    /// owner does.
+    pub fn watch(&self, app: &AppName) -> Result<watch::Receiver<View>, NoToken> {
+        let reader = self.readers.get(app).cloned();
+        reader.ok_or_else(|| NoToken::UnknownApp(app.to_string()))
+    }
+
+    /// What `view` offers a caller now.
+    pub fn answer(&self, view: &View) -> Result<Issued, NoToken> {
+        view.answer(self.clock.now())
+    }
+
+    /// The token in force. Waits only if nothing at all is known yet, at most for `patience`.
+    pub async fn current(&self, app: &AppName, patience: Duration) -> Result<Issued, NoToken> {
+        let mut reader = self.watch(app)?;
+        let patience = patience.min(FIRST_OUTCOME);
+        match timeout(patience, reader.wait_for(|view| view.settled)).await {
+            Ok(Ok(view)) => self.answer(&view),
+            Ok(Err(_)) => Err(NoToken::Draining),
+            Err(_) => Err(View::default().missing(self.clock.now().boot)),
+        }
+    }
+
+    /// Reports a token that WeChat refused and returns the one to use now.
+    pub async fn report(
+        &self,
+        app: &AppName,
+        report: StaleReport,
+    ) -> Result<(Issued, Outcome), NoToken> {
+        let view = self.watch(app)?;
+        let (reply, answer) = oneshot::channel();
+        let app = app.clone();
+        let reported = Reported { app, report, reply };
+        let sent = self.report.send(reported).await;
+        sent.map_err(|_| NoToken::Draining)?;
+        let outcome = answer.await.map_err(|_| NoToken::Draining)??;
+        let issued = self.answer(&view.borrow())?;
+        Ok((issued, outcome))
+    }
+
+    /// Becomes true once, when the server begins to shut down.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.clone()
+    }
+
+    /// Whether the owner's loop turns.
+    pub fn alive(&self) -> bool {
+        let beat = Moment::from_millis(self.beat.load(Ordering::Relaxed));
+        self.clock.now().boot.since(beat) < STUCK
+    }
+
+    /// Whether callers can be served: every app has had a first outcome, at least one has a usable
+    /// token, and the server is not draining.
+    pub fn ready(&self) -> bool {
+        let settled = self.readers.values().all(|view| view.borrow().settled);
+        let usable = self.readers.keys().any(|app| self.usable(app));
+        settled && usable && !*self.draining.borrow()
+    }
+
+    /// Whether `app` has a token that can be handed out.
+    pub fn usable(&self, app: &AppName) -> bool {
+        let now = self.clock.now().boot;
+        let view = self.readers.get(app);
+        view.is_some_and(|view| view.borrow().usable(now).is_some())
+    }
+}
+
+/// The owner's half. Dropping it ends every watch.
+#[derive(Debug)]
+pub struct Publisher {
+    writers: BTreeMap<AppName, watch::Sender<View>>,
+    draining: watch::Sender<bool>,
+    beat: Arc<AtomicI64>,
+    /// What readers report.
+    pub reports: mpsc::Receiver<Reported>,
+}
+
+impl Publisher {
+    /// Replaces what is known about `app` and wakes its readers.
+    pub fn publish(&self, app: &AppName, view: View) {
+        if let Some(writer) = self.writers.get(app) {
+            writer.send_replace(view);
+        }
+    }
+
+    /// The owner's loop turned.
+    pub fn beat(&self, now: Moment) {
+        self.beat.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Tells every reader that the end is near. Streams say so and end themselves.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+}
