@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -68,6 +68,17 @@ impl View {
     pub fn usable(&self, now: Moment) -> Option<&Current> {
         let alive = |c: &&Current| !c.dead && c.token.expires_at > now;
         self.current.as_ref().filter(alive)
+    }
+
+    /// Whether a reader who knows `self` must hear of `other`. When the next attempt is planned, and
+    /// how long the token may be kept, is read when it is asked for.
+    fn differs(&self, other: &Self) -> bool {
+        let seen = |view: &Self| {
+            let current = view.current.as_ref();
+            let token = current.map(|c| (c.token.generation, c.token.expires_at, c.dead));
+            (token, view.settled, view.trouble.clone())
+        };
+        seen(self) != seen(other)
     }
 
     fn answer(&self, now: Now) -> Result<Issued, NoToken> {
@@ -188,18 +199,21 @@ pub fn channel(
         writers.insert(app, writer);
     }
     let beat = Arc::new(AtomicI64::new(clock.now().boot.as_millis()));
+    let stopping = Arc::new(AtomicBool::new(false));
     let tokens = Tokens {
         names: Arc::new(names),
         readers: Arc::new(readers),
         report,
         draining: is_draining,
         beat: Arc::clone(&beat),
+        stopping: Arc::clone(&stopping),
         clock,
     };
     let publisher = Publisher {
         writers,
         draining,
         beat,
+        stopping,
         reports,
     };
     (tokens, publisher)
@@ -213,6 +227,7 @@ pub struct Tokens {
     report: mpsc::Sender<Reported>,
     draining: watch::Receiver<bool>,
     beat: Arc<AtomicI64>,
+    stopping: Arc<AtomicBool>,
     clock: Clock,
 }
 
@@ -285,11 +300,11 @@ impl Tokens {
     }
 
     /// Whether callers can be served: every app has had a first outcome, at least one has a usable
-    /// token, and the server is not draining.
+    /// token, and the server is not about to stop.
     pub fn ready(&self) -> bool {
         let settled = self.readers.values().all(|view| view.borrow().settled);
         let usable = self.readers.keys().any(|app| self.usable(app));
-        settled && usable && !*self.draining.borrow()
+        settled && usable && !self.stopping.load(Ordering::Relaxed)
     }
 
     /// Whether `app` has a token that can be handed out.
@@ -306,16 +321,22 @@ pub struct Publisher {
     writers: BTreeMap<AppName, watch::Sender<View>>,
     draining: watch::Sender<bool>,
     beat: Arc<AtomicI64>,
+    stopping: Arc<AtomicBool>,
     /// What readers report.
     pub reports: mpsc::Receiver<Reported>,
 }
 
 impl Publisher {
-    /// Replaces what is known about `app` and wakes its readers.
+    /// Replaces what is known about `app` and wakes its readers if it matters to them.
     pub fn publish(&self, app: &AppName, view: View) {
-        if let Some(writer) = self.writers.get(app) {
-            writer.send_replace(view);
-        }
+        let Some(writer) = self.writers.get(app) else {
+            return;
+        };
+        writer.send_if_modified(|present| {
+            let matters = present.differs(&view);
+            *present = view;
+            matters
+        });
     }
 
     /// The owner's loop turned.
@@ -323,8 +344,14 @@ impl Publisher {
         self.beat.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// Tells every reader that the end is near. Streams say so and end themselves.
+    /// Callers had better go elsewhere: from now on the server counts as not ready.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells every reader that the end is here. Streams say so and end themselves.
     pub fn drain(&self) {
+        self.stop();
         self.draining.send_replace(true);
     }
 }

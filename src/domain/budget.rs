@@ -26,9 +26,9 @@ pub struct Ledger {
     pub replacements: u32,
     /// Forced refreshes of a stable token on that day.
     pub forced: u32,
-    /// When the last replacement or forced refresh was sent.
+    /// When the last replacement arrived; of a stable token: when the last forced refresh was sent.
     pub replaced_at: Option<Moment>,
-    /// How many replacements in a row died early.
+    /// How many replacements there were in a row, without a planned refresh between them.
     pub streak: u32,
     /// When WeChat may have made a token for the last time, at the latest.
     pub minted_at: Option<Moment>,
@@ -41,10 +41,15 @@ impl Ledger {
             // A time in the future counts as now: it is from a clock that was set back.
             at.min(now.boot) + self.gap(policy)
         });
-        if self.left(policy, now) == 0 {
-            return spaced.max(now.moment_of(next_midnight(now.wall)));
+        spaced.max(self.budget_at(policy, now))
+    }
+
+    /// When the budget of the day allows another replacement, whatever the spacing.
+    pub fn budget_at(&self, policy: &Policy, now: Now) -> Moment {
+        if self.left(policy, now) > 0 {
+            return now.boot;
         }
-        spaced
+        now.moment_of(next_midnight(now.wall))
     }
 
     /// How many replacements are left today.
@@ -71,7 +76,37 @@ impl Ledger {
             Mode::Stable => &mut self.forced,
         };
         *count = count.saturating_add(1);
-        self.replaced_at = Some(now.boot);
+        if mode == Mode::Stable {
+            self.replaced_at = Some(now.boot);
+        }
+    }
+
+    /// Takes [`Ledger::spend`] back: nothing was made. The spacing of forced refreshes stays, since
+    /// it is WeChat that counts there.
+    pub fn refund(&mut self, mode: Mode) {
+        let count = match mode {
+            Mode::Classic => &mut self.replacements,
+            Mode::Stable => &mut self.forced,
+        };
+        *count = count.saturating_sub(1);
+    }
+
+    /// WeChat says that today's forced refreshes are used up, whatever was counted here.
+    pub fn exhaust_forced(&mut self, now: Now) {
+        (self.day, self.forced) = (day_of(now.wall), FORCED_A_DAY);
+    }
+
+    /// A token arrived; `replacement` says that it was to replace a dead or suspect one.
+    pub fn minted(&mut self, mode: Mode, replacement: bool, now: Now) {
+        self.minted_at = Some(now.boot);
+        self.streak = if replacement {
+            self.streak.saturating_add(1)
+        } else {
+            0
+        };
+        if replacement && mode == Mode::Classic {
+            self.replaced_at = Some(now.boot);
+        }
     }
 
     /// The least time between two replacements: it doubles while the replacements die early too.
@@ -81,7 +116,7 @@ impl Ledger {
         }
         let least = Duration::from_secs(30).min(policy.overlap);
         least
-            .saturating_mul(1 << self.streak.min(16))
+            .saturating_mul(1 << self.streak.saturating_sub(1).min(16))
             .min(policy.overlap)
     }
 }
@@ -128,7 +163,15 @@ mod tests {
 
     #[test]
     fn the_gap_between_replacements_doubles_up_to_the_overlap() {
-        let table = [(0, 30), (1, 60), (2, 120), (3, 240), (4, 300), (99, 300)];
+        let table = [
+            (0, 30),
+            (1, 30),
+            (2, 60),
+            (3, 120),
+            (4, 240),
+            (5, 300),
+            (99, 300),
+        ];
         for (streak, gap) in table {
             let ledger = Ledger {
                 replaced_at: Some(at(50).boot),

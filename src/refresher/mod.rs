@@ -1,1 +1,171 @@
-//! The owner.
+//! The actor that owns every token of this server.
+//!
+//! One task, one loop. It decides nothing (`domain::slot` does) and it waits for nobody: fetches,
+//! looks and saves run beside it and come back as events, so one slow app cannot delay another.
+
+mod app;
+mod obtain;
+
+use std::{
+    collections::BTreeMap,
+    panic::resume_unwind,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+pub use app::Managed;
+use app::{App, Event};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    domain::{AppName, Moment, Now},
+    store::Store,
+    tokens::{Publisher, Reported},
+};
+
+/// The longest nap. Timers stand still while a machine is suspended, so the actor looks at the time
+/// at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// A fetch that is under way when the server stops is waited for, but not longer.
+const LAST_FETCH: Duration = Duration::from_secs(8);
+
+/// The wall clock may drift this far from boot time before it counts as set.
+const DRIFT: Duration = Duration::from_secs(5);
+
+/// The owner of all tokens.
+#[derive(Debug)]
+pub struct Refresher {
+    publisher: Publisher,
+    apps: BTreeMap<AppName, App>,
+    events: JoinSet<(AppName, Event)>,
+    clock: Clock,
+    /// The time of day at which the machine was started, as the wall clock had it last.
+    epoch: SystemTime,
+}
+
+impl Refresher {
+    /// An owner that goes on where the records in `store` ended. A record that cannot be read costs a
+    /// warning and a fetch.
+    pub async fn new(
+        publisher: Publisher,
+        apps: impl IntoIterator<Item = Managed>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+    ) -> Self {
+        let mut owned = BTreeMap::new();
+        for managed in apps {
+            let name = managed.name.clone();
+            let app = App::load(managed, Arc::clone(&store), clock).await;
+            publisher.publish(&name, app.view(clock.now()));
+            owned.insert(name, app);
+        }
+        Self {
+            publisher,
+            apps: owned,
+            events: JoinSet::new(),
+            clock,
+            epoch: epoch(clock.now()),
+        }
+    }
+
+    /// Runs until `stop`. Dropping the publisher on the way out ends every watch. `nudge` makes apps
+    /// in trouble try again at once.
+    pub async fn run(mut self, stop: CancellationToken, nudge: Arc<Notify>) {
+        loop {
+            // Here and not in an arm below, so that no flood of events can delay a refresh.
+            let now = self.clock.now();
+            self.publisher.beat(now.boot);
+            self.notice_a_set_clock(now);
+            for app in self.apps.values_mut() {
+                app.start_what_is_due(now, &mut self.events);
+            }
+            let nap = self.nap(self.clock.now());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = self.events.join_next() => self.on_event(done),
+                Some(reported) = self.publisher.reports.recv() => self.on_report(reported),
+                () = nudge.notified() => self.on_nudge(),
+                () = sleep(nap) => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    /// No new fetch starts. One that was sent is awaited, published and saved: its token may be the
+    /// only living one.
+    async fn finish(mut self) {
+        self.publisher.stop();
+        let last = async {
+            while self.apps.values().any(App::has_business) {
+                let Some(done) = self.events.join_next().await else {
+                    break;
+                };
+                self.on_event(done);
+            }
+        };
+        if timeout(LAST_FETCH, last).await.is_err() {
+            warn!("stopping although a fetch or a save is still under way");
+        }
+        self.publisher.drain();
+    }
+
+    fn nap(&self, now: Now) -> Duration {
+        let due = self.apps.values().filter_map(|app| app.due(now)).min();
+        due.map_or(HEARTBEAT, |due: Moment| due.since(now.boot).min(HEARTBEAT))
+    }
+
+    fn on_event(&mut self, done: Result<(AppName, Event), JoinError>) {
+        let (name, event) = match done {
+            Ok(done) => done,
+            Err(error) if error.is_cancelled() => return,
+            // A panic in a task is a panic of the owner: the process must not go on without it.
+            Err(error) => resume_unwind(error.into_panic()),
+        };
+        let now = self.clock.now();
+        if let Some(app) = self.apps.get_mut(&name) {
+            app.on_event(event, now, &self.publisher, &mut self.events);
+        }
+    }
+
+    fn on_report(&mut self, reported: Reported) {
+        let now = self.clock.now();
+        if let Some(app) = self.apps.get_mut(&reported.app) {
+            app.on_report(reported, now);
+        }
+    }
+
+    fn on_nudge(&mut self) {
+        info!("trying again at once, as asked to");
+        let now = self.clock.now();
+        for app in self.apps.values_mut() {
+            app.on_nudge(now);
+        }
+    }
+
+    fn notice_a_set_clock(&mut self, now: Now) {
+        let epoch = epoch(now);
+        let ahead = epoch.duration_since(self.epoch).unwrap_or_default();
+        let behind = self.epoch.duration_since(epoch).unwrap_or_default();
+        if ahead.max(behind) <= DRIFT {
+            return;
+        }
+        self.epoch = epoch;
+        warn!("the wall clock was set; no token is affected, but each is looked at");
+        for app in self.apps.values_mut() {
+            app.on_clock_set(now);
+        }
+    }
+}
+
+fn epoch(now: Now) -> SystemTime {
+    now.wall_at(Moment::default())
+}

@@ -33,6 +33,12 @@ pub enum StoreError {
         /// Who holds it, as far as it says.
         holder: String,
     },
+    /// Writing takes too long.
+    #[error("the store did not answer within {} s", .patience.as_secs())]
+    Slow {
+        /// How long it was waited for.
+        patience: std::time::Duration,
+    },
     /// Reading or writing failed.
     #[error("{place} cannot be {action}")]
     Io {

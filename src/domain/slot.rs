@@ -1,5 +1,0 @@
-//! The life of one app's token.
-
-/// Placeholder.
-#[derive(Debug)]
-pub struct Slot;

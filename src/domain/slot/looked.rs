@@ -1,0 +1,88 @@
+//! A look came back.
+
+use super::{
+    Looked, Slot, Suspect,
+    looks::{AT_THE_DEAD, Proof},
+};
+use crate::domain::{Generation, Now, Sight};
+
+impl Slot {
+    /// A look at the token of `generation` came back.
+    pub fn looked(&mut self, generation: Generation, sight: Sight, now: Now, roll: f64) -> Looked {
+        let Some(held) = self
+            .held
+            .as_mut()
+            .filter(|h| h.token.generation == generation)
+        else {
+            return Looked::Unchanged;
+        };
+        if !self.looks.flying {
+            return Looked::Unchanged;
+        }
+        let was_dead = held.dead;
+        let mut proof = self.looks.saw(sight, was_dead, &self.policy, now.boot);
+        if let Some(suspect) = self.suspect {
+            proof = self.looked_at_suspect(suspect, sight, proof, now, roll);
+        }
+        self.settled = true;
+        let Some(held) = &mut self.held else {
+            return Looked::Unchanged;
+        };
+        match proof {
+            Proof::Dead if !was_dead => {
+                held.dead = true;
+                self.next_ask = self.next_ask.min(now.boot);
+                Looked::Died
+            }
+            Proof::Alive if was_dead => {
+                held.dead = false;
+                self.back_to_plan(now);
+                Looked::Revived
+            }
+            _ => Looked::Unchanged,
+        }
+    }
+
+    /// While an outcome is open, a look tells two things more: that WeChat can be talked to, and,
+    /// once the overlap is over, whether it made a token.
+    fn looked_at_suspect(
+        &mut self,
+        suspect: Suspect,
+        sight: Sight,
+        proof: Proof,
+        now: Now,
+        roll: f64,
+    ) -> Proof {
+        let overdue = now.boot >= suspect.since + self.policy.overlap;
+        match (proof, sight) {
+            (Proof::Alive, _) if overdue => {
+                self.suspect = None;
+                self.ledger.minted_at = None;
+                self.back_to_plan(now);
+                Proof::Alive
+            }
+            (_, Sight::Refused) if overdue => {
+                self.looks.drop_proof();
+                self.looks.want(now.boot + AT_THE_DEAD);
+                Proof::Dead
+            }
+            _ => {
+                let replied = suspect.replied || sight.replied();
+                self.suspect = Some(Suspect { replied, ..suspect });
+                if proof != Proof::Pending && !replied {
+                    let left = self.left(now);
+                    self.looks
+                        .plan_insistent(&self.policy, left, roll, now.boot);
+                }
+                proof
+            }
+        }
+    }
+
+    /// Nothing is wrong with the token after all.
+    fn back_to_plan(&mut self, now: Now) {
+        let Some(held) = &self.held else { return };
+        let planned = self.policy.planned(&held.token, held.token.asked_at);
+        self.plan(planned, now);
+    }
+}

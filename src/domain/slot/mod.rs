@@ -1,0 +1,331 @@
+//! The life of one app's token.
+//!
+//! A state machine without I/O: one method per thing that can happen. The actor in `refresher/` is
+//! its only caller; it owns the timers and the sockets, and this file owns every decision.
+//!
+//! A token is in one of five conditions, and the condition says when WeChat may be asked:
+//!
+//! | condition | what is known | when to ask |
+//! |---|---|---|
+//! | `Lost` | there is no token, or it has expired | at the next attempt |
+//! | `Dead` | three looks say that WeChat refuses it | at the next attempt, within the budget |
+//! | `Suspect` | an outcome is open (classic) | once WeChat answers a look, or when the overlap is over |
+//! | `Leaked` | an operator wants it dead | at once, and again after the gap |
+//! | `Healthy` | – | as planned |
+
+mod looked;
+mod looks;
+mod outcome;
+mod reported;
+mod restore;
+mod shown;
+
+use std::{sync::Arc, time::Duration};
+
+use looks::Looks;
+pub use reported::Verdict;
+
+use super::{
+    Ask, Generation, Mode, Moment, Note, Now, Policy, Token, Trouble, budget::Ledger,
+    protocol::Errand,
+};
+
+/// The life of one app's token.
+#[derive(Debug)]
+pub struct Slot {
+    policy: Policy,
+    held: Option<Held>,
+    looks: Looks,
+    fetch: Option<Fetch>,
+    /// When the next attempt may be made, if the condition allows it.
+    next_ask: Moment,
+    /// When the next token is due if nothing happens before.
+    planned: Moment,
+    failures: u32,
+    /// When the last fetch failed.
+    failed_at: Option<Moment>,
+    /// When WeChat last repeated the token that is held.
+    repeated_at: Option<Moment>,
+    ledger: Ledger,
+    /// Classic: replace the token although nothing proves it dead, because WeChat does not let us look.
+    doubted: bool,
+    drill: Option<Drill>,
+    trouble: Option<Arc<Trouble>>,
+    suspect: Option<Suspect>,
+    taken: Generation,
+    blocked_until: Option<Moment>,
+    settled: bool,
+}
+
+/// The token in force.
+#[derive(Debug)]
+struct Held {
+    token: Arc<Token>,
+    since: Moment,
+    dead: bool,
+    previous_expires_at: Option<Moment>,
+}
+
+/// A fetch that is under way.
+#[derive(Debug)]
+struct Fetch {
+    ask: Ask,
+    reserved: Option<Generation>,
+    replacement: bool,
+}
+
+/// An outcome is open: WeChat may have made a token that never arrived.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    /// The earliest time at which it may have done so.
+    since: Moment,
+    /// Whether WeChat has answered anything since.
+    replied: bool,
+}
+
+/// The two mints that kill a leaked token.
+#[derive(Clone, Copy, Debug)]
+struct Drill {
+    left: u8,
+    next: Moment,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Lost,
+    Dead,
+    Suspect(Moment, bool),
+    Leaked(Moment),
+    Healthy,
+}
+
+/// What to start.
+#[derive(Debug)]
+pub enum Start {
+    /// Ask WeChat for a token. A look that is under way does not matter any more.
+    Ask(Errand),
+    /// Look at this token.
+    Look(Arc<Token>),
+}
+
+/// A new token is in force.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The token.
+    pub token: Arc<Token>,
+    /// Somebody else made WeChat replace the one before.
+    pub foreign: bool,
+}
+
+/// What a look changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// Nothing that readers see.
+    Unchanged,
+    /// The token is proven dead, although it was not replaced here.
+    Died,
+    /// A token that counted as dead works again.
+    Revived,
+}
+
+impl Slot {
+    /// An app that nothing is known about.
+    pub fn new(policy: Policy, now: Now) -> Self {
+        Self {
+            policy,
+            held: None,
+            looks: Looks::default(),
+            fetch: None,
+            next_ask: now.boot,
+            planned: now.boot,
+            failures: 0,
+            failed_at: None,
+            repeated_at: None,
+            ledger: Ledger::default(),
+            doubted: false,
+            drill: None,
+            trouble: None,
+            suspect: None,
+            taken: Generation::default(),
+            blocked_until: None,
+            settled: false,
+        }
+    }
+
+    /// When to call [`Slot::woke`] next; `None` while a fetch is under way.
+    pub fn due(&self, now: Now) -> Option<Moment> {
+        let ask = self.ask_at(now)?;
+        let look = self.looks.due.filter(|_| self.may_look());
+        Some(look.map_or(ask, |look| look.min(ask)))
+    }
+
+    /// Time has passed. Returns what to start, if something is due.
+    pub fn woke(&mut self, now: Now) -> Option<Start> {
+        if self.ask_at(now)? <= now.boot {
+            return Some(Start::Ask(self.start_ask(now)));
+        }
+        let due = self.looks.due.filter(|_| self.may_look())?;
+        if due > now.boot {
+            return None;
+        }
+        self.looks.sent(now.boot);
+        let held = self.held.as_ref()?;
+        Some(Start::Look(Arc::clone(&held.token)))
+    }
+
+    fn may_look(&self) -> bool {
+        self.held.is_some() && !self.looks.flying
+    }
+
+    fn condition(&self, now: Now) -> Condition {
+        let Some(held) = self.living(now) else {
+            return Condition::Lost;
+        };
+        match (self.suspect, self.drill) {
+            _ if held.dead => Condition::Dead,
+            (_, Some(drill)) => Condition::Leaked(drill.next),
+            (Some(suspect), _) => Condition::Suspect(suspect.since, suspect.replied),
+            _ => Condition::Healthy,
+        }
+    }
+
+    /// When WeChat may be asked for a token; `None` while it is being asked.
+    fn ask_at(&self, now: Now) -> Option<Moment> {
+        if self.fetch.is_some() {
+            return None;
+        }
+        let at = match self.condition(now) {
+            Condition::Lost | Condition::Healthy => return Some(self.next_ask),
+            Condition::Dead => self.replace_at(now),
+            Condition::Leaked(next) => next.max(self.forced_at(now)),
+            Condition::Suspect(_, true) => self.ledger.budget_at(&self.policy, now),
+            Condition::Suspect(since, false) => since + self.policy.overlap,
+        };
+        // Once it has expired there is nothing left to protect.
+        let expiry = self.held.as_ref().map_or(at, |h| h.token.expires_at);
+        Some(self.next_ask.max(at.min(expiry)))
+    }
+
+    /// When a dead token may be replaced. A stable one is asked for normally first.
+    fn replace_at(&self, now: Now) -> Moment {
+        match self.policy.mode {
+            Mode::Stable if !self.asked_since_the_proof() => now.boot,
+            _ => self.ledger.replacement_at(&self.policy, now),
+        }
+    }
+
+    fn forced_at(&self, now: Now) -> Moment {
+        match self.policy.mode {
+            Mode::Stable => self.ledger.replacement_at(&self.policy, now),
+            Mode::Classic => now.boot,
+        }
+    }
+
+    /// Whether WeChat repeated the token when its proof of death began, or later.
+    fn asked_since_the_proof(&self) -> bool {
+        let settle = self.policy.settle();
+        let began = self.looks.began.map(|began| began - settle);
+        self.repeated_at.is_some() && self.repeated_at >= began
+    }
+
+    fn start_ask(&mut self, now: Now) -> Errand {
+        let condition = self.condition(now);
+        let stable = self.policy.mode == Mode::Stable;
+        let forced = match condition {
+            Condition::Dead => self.asked_since_the_proof(),
+            Condition::Leaked(_) => true,
+            _ => false,
+        };
+        let replacement = match condition {
+            Condition::Lost => false,
+            Condition::Healthy => self.doubted,
+            Condition::Dead | Condition::Leaked(_) => !stable || forced,
+            Condition::Suspect(..) => true,
+        };
+        let ask = if stable && forced {
+            Ask::Forced
+        } else {
+            Ask::Normal
+        };
+        if replacement {
+            self.ledger.spend(self.policy.mode, now);
+        }
+        if replacement || !stable {
+            self.looks.drop_proof();
+        }
+        // Asking for a stable token in normal mode retires nothing, so nothing has to be noted.
+        let noted = !stable || forced;
+        let reserved = noted.then(|| self.taken.next(now.wall));
+        let record = self.record();
+        self.taken = reserved.unwrap_or(self.taken);
+        self.fetch = Some(Fetch {
+            ask,
+            reserved,
+            replacement,
+        });
+        Errand::new(
+            ask,
+            record,
+            reserved.map(|reserved| self.note(now.boot, reserved)),
+        )
+    }
+
+    /// The oldest open outcome counts.
+    fn note(&self, sent: Moment, reserved: Generation) -> Note {
+        let asked_at = self.suspect.map_or(sent, |s| s.since.min(sent));
+        Note { asked_at, reserved }
+    }
+
+    fn hold(&mut self, token: Arc<Token>, previous_expires_at: Option<Moment>, now: Now) {
+        self.looks
+            .at_new_token(&self.policy, token.asked_at, now.boot);
+        self.held = Some(Held {
+            token,
+            since: now.boot,
+            dead: false,
+            previous_expires_at,
+        });
+    }
+
+    /// Sets the next attempt after a success. A stable token is asked for at each regular look too:
+    /// that harms nothing, and shows a refresh that somebody else forced before the old token dies.
+    fn plan(&mut self, planned: Moment, now: Now) {
+        self.planned = planned;
+        let mut next = planned.max(now.boot + self.policy.floor);
+        if self.policy.mode == Mode::Stable && !self.policy.probe_every.is_zero() {
+            next = next.min(now.boot + self.policy.probe_every);
+        }
+        if self.drill.is_some() || self.dead() {
+            next = now.boot;
+        }
+        self.next_ask = next;
+    }
+
+    /// Somebody wants an attempt now: a new secret, or an operator's signal.
+    pub fn nudged(&mut self, now: Now) {
+        if self.trouble.is_some() {
+            self.failures = 0;
+            self.blocked_until = None;
+            self.next_ask = self.next_ask.min(now.boot);
+        }
+    }
+
+    /// The wall clock was set. No expiry moves, since none depends on it; a look makes sure.
+    pub fn clock_was_set(&mut self, now: Now) {
+        if self.held.is_some() {
+            self.looks.want(now.boot);
+        }
+    }
+
+    /// The life that a token which works has left; zero if there is none.
+    fn left(&self, now: Now) -> Duration {
+        let living = self.living(now).filter(|h| !h.dead);
+        living.map_or(Duration::ZERO, |h| h.token.expires_at.since(now.boot))
+    }
+
+    /// The token that is held, if it has not expired.
+    fn living(&self, now: Now) -> Option<&Held> {
+        let held = self.held.as_ref();
+        held.filter(|h| h.token.expires_at > now.boot)
+    }
+}

@@ -1,0 +1,61 @@
+//! What readers may know of a slot.
+
+use std::sync::Arc;
+
+use super::Slot;
+use crate::domain::{Moment, Now, Token, Trouble};
+
+impl Slot {
+    /// The newest token, dead or alive; `None` until it may be shown.
+    pub fn token(&self) -> Option<&Arc<Token>> {
+        let held = self.held.as_ref().filter(|_| self.settled);
+        held.map(|h| &h.token)
+    }
+
+    /// Whether the newest token is proven dead.
+    pub fn dead(&self) -> bool {
+        self.held.as_ref().is_some_and(|h| h.dead)
+    }
+
+    /// Until when the token before it works.
+    pub fn previous_expires_at(&self) -> Option<Moment> {
+        self.held.as_ref()?.previous_expires_at
+    }
+
+    /// How long a caller that does not watch may use the token: until its death, or until the overlap
+    /// after the next rotation is over, or until the overlap of an open outcome is.
+    pub fn keep_until(&self) -> Option<Moment> {
+        let held = self.held.as_ref()?;
+        let rotation = self.planned.max(self.next_ask);
+        let mut until = held.token.expires_at.min(rotation + self.policy.grace());
+        if let Some(suspect) = self.suspect {
+            until = until.min(suspect.since + self.policy.overlap);
+        }
+        Some(until)
+    }
+
+    /// Whether a look is under way.
+    pub fn looking(&self) -> bool {
+        self.looks.flying
+    }
+
+    /// Why there is no newer token, if the last attempt failed.
+    pub fn trouble(&self) -> Option<&Arc<Trouble>> {
+        self.trouble.as_ref()
+    }
+
+    /// Whether anything is known: a token, or why there is none.
+    pub fn settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Whether an outcome is open.
+    pub fn suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// When the next attempt is planned.
+    pub fn retry_at(&self, now: Now) -> Moment {
+        self.ask_at(now).unwrap_or(now.boot + self.policy.floor)
+    }
+}

@@ -1,0 +1,465 @@
+//! One app in the refresher's care: its slot, its adapters, who waits for it, and what is to be saved.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use super::obtain::{Adapters, Obtained};
+use crate::{
+    clock::Clock,
+    domain::{
+        AppName, Generation, Moment, Now, Policy, Remedy, Sight, Slot, Trouble,
+        protocol::{Heard, Protocol, Step},
+        report::StaleReport,
+        slot::{Looked, Rotation, Start, Verdict},
+        trouble::Refused,
+    },
+    store::{Store, StoreError},
+    tokens::{Current, NoToken, Outcome, Publisher, Reported, View},
+    upstream::Upstream,
+};
+
+/// The pause between two looks at a secret that WeChat refused: somebody is about to change it.
+const SECRET_POLL: Duration = Duration::from_secs(1);
+
+/// What the refresher needs to know about an app.
+#[derive(Debug)]
+pub struct Managed {
+    /// What it is called here.
+    pub name: AppName,
+    /// What WeChat and the store call it.
+    pub appid: String,
+    /// When to ask.
+    pub policy: Policy,
+    /// Whom to ask.
+    pub upstream: Arc<dyn Upstream>,
+}
+
+/// What comes back from the tasks beside the loop.
+#[derive(Debug)]
+pub(super) enum Event {
+    Obtained(Box<Obtained>),
+    Looked(Generation, Sight),
+    Saved(Option<Protocol>, Result<(), StoreError>),
+    SecretChanged,
+}
+
+#[derive(Debug)]
+pub(super) struct App {
+    name: AppName,
+    policy: Policy,
+    slot: Slot,
+    adapters: Adapters,
+    waiting: Vec<Waiting>,
+    fetching: bool,
+    look: Option<AbortHandle>,
+    secret_poll: Option<AbortHandle>,
+    saving: Saving,
+    /// A new token is being saved before readers may see it.
+    withheld: bool,
+    trouble: Option<Arc<Trouble>>,
+}
+
+/// A caller that reported a token and has no answer yet.
+#[derive(Debug)]
+struct Waiting {
+    report: StaleReport,
+    since: Moment,
+    reply: oneshot::Sender<Result<Outcome, NoToken>>,
+}
+
+/// Whether the store has what it should have.
+#[derive(Debug, Default)]
+struct Saving {
+    under_way: bool,
+    /// Something changed that is not saved, and when to try again.
+    retry_at: Option<Moment>,
+    failures: u32,
+    /// What was last warned about.
+    warned: Option<String>,
+}
+
+impl App {
+    pub(super) async fn load(managed: Managed, store: Arc<dyn Store>, clock: Clock) -> Self {
+        let Managed {
+            name,
+            appid,
+            policy,
+            upstream,
+        } = managed;
+        let loaded = store.load(&appid).await;
+        let now = clock.now();
+        let mut slot = Slot::new(policy, now);
+        match loaded {
+            Ok(Some(record)) => slot.restored(record, now),
+            Ok(None) => {}
+            Err(error) => {
+                warn!(app = %name, error = &error as &dyn std::error::Error, "the saved token cannot be read; a new one is fetched");
+            }
+        }
+        if let Some(token) = slot.token() {
+            let left = token.expires_at.since(now.boot).as_secs();
+            info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
+        }
+        Self {
+            policy,
+            slot,
+            adapters: Adapters {
+                appid: appid.into(),
+                upstream,
+                store,
+                timeout: policy.timeout,
+                clock,
+            },
+            name,
+            waiting: Vec::new(),
+            fetching: false,
+            look: None,
+            secret_poll: None,
+            saving: Saving::default(),
+            withheld: false,
+            trouble: None,
+        }
+    }
+
+    /// What readers may know.
+    pub(super) fn view(&self, now: Now) -> View {
+        let slot = &self.slot;
+        let current = slot.token().map(|token| Current {
+            token: Arc::clone(token),
+            keep_until: slot.keep_until().unwrap_or(token.expires_at),
+            previous_expires_at: slot.previous_expires_at(),
+            dead: slot.dead(),
+        });
+        View {
+            current,
+            trouble: slot.trouble().cloned(),
+            retry_at: Some(slot.retry_at(now)),
+            settled: slot.settled(),
+        }
+    }
+
+    /// When to call [`App::start_what_is_due`] next.
+    pub(super) fn due(&self, now: Now) -> Option<Moment> {
+        if self.saving.under_way {
+            return None;
+        }
+        let slot = self.slot.due(now).filter(|_| !self.fetching);
+        match (slot, self.saving.retry_at) {
+            (Some(slot), Some(save)) => Some(slot.min(save)),
+            (slot, save) => slot.or(save),
+        }
+    }
+
+    /// Whether a fetch or a save is under way that a stop has to wait for.
+    pub(super) fn has_business(&self) -> bool {
+        self.fetching || self.saving.under_way
+    }
+
+    pub(super) fn start_what_is_due(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
+        // One write at a time: a note must not overtake the record before it.
+        if self.saving.under_way {
+            return;
+        }
+        if self.saving.retry_at.is_some_and(|at| at <= now.boot) {
+            self.start_save(None, events);
+            return;
+        }
+        while let Some(start) = self.slot.woke(now) {
+            let (name, adapters) = (self.name.clone(), self.adapters.clone());
+            match start {
+                Start::Ask(errand) => {
+                    self.fetching = true;
+                    self.drop_a_useless_look();
+                    events.spawn(async move {
+                        let obtained = adapters.obtain(errand).await;
+                        (name, Event::Obtained(Box::new(obtained)))
+                    });
+                }
+                Start::Look(token) => {
+                    let look = events.spawn(async move {
+                        let sight = adapters.upstream.look(&token.value).await;
+                        (name, Event::Looked(token.generation, sight))
+                    });
+                    self.look = Some(look);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_event(
+        &mut self,
+        event: Event,
+        now: Now,
+        publisher: &Publisher,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        match event {
+            Event::Obtained(obtained) => self.on_obtained(*obtained, now, publisher, events),
+            Event::Looked(generation, sight) => self.on_looked(generation, sight, now),
+            Event::Saved(protocol, result) => self.on_saved(protocol, result, now),
+            Event::SecretChanged => {
+                info!(app = %self.name, "the secret has changed; trying it");
+                self.secret_poll = None;
+                self.slot.nudged(now);
+            }
+        }
+        self.show(now, publisher);
+    }
+
+    fn on_obtained(
+        &mut self,
+        obtained: Obtained,
+        now: Now,
+        publisher: &Publisher,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        let Obtained {
+            mut protocol,
+            sent,
+            result,
+            note,
+        } = obtained;
+        self.fetching = false;
+        if let Err(error) = note {
+            self.warn_about_the_store(&error);
+        }
+        let heard = match result {
+            Ok(fetched) => {
+                let rotation = self.slot.fetched(fetched, sent, now);
+                self.stop_secret_poll();
+                self.on_rotation(rotation.as_ref(), now)
+            }
+            Err(trouble) => {
+                let heard = heard_of(&trouble);
+                self.poll_secret_after(&trouble, events);
+                self.slot.failed(trouble, sent, now, fastrand::f64());
+                heard
+            }
+        };
+        let mut step = protocol.next(heard);
+        if step == Step::Publish {
+            self.show(now, publisher);
+            step = protocol.next(Heard::Published);
+        }
+        if step == Step::Save {
+            self.withheld = heard == Heard::Rotated && protocol.publishes_last();
+            self.start_save(Some(protocol), events);
+        }
+    }
+
+    fn on_rotation(&mut self, rotation: Option<&Rotation>, now: Now) -> Heard {
+        let Some(Rotation { token, foreign }) = rotation else {
+            return Heard::Nothing;
+        };
+        if *foreign {
+            warn!(
+                app = %self.name,
+                "somebody else fetched a token for this appid and so retired ours: look for a second server, a test environment or a colleague with the debugging tool"
+            );
+        }
+        let left = token.expires_at.since(now.boot).as_secs();
+        info!(app = %self.name, generation = token.generation.0, left_secs = left, "token rotated");
+        self.drop_a_useless_look();
+        Heard::Rotated
+    }
+
+    /// Ends a look whose answer nobody wants any more.
+    fn drop_a_useless_look(&mut self) {
+        if !self.slot.looking()
+            && let Some(look) = self.look.take()
+        {
+            look.abort();
+        }
+    }
+
+    fn on_looked(&mut self, generation: Generation, sight: Sight, now: Now) {
+        debug!(app = %self.name, generation = generation.0, ?sight, "looked at the token");
+        match self.slot.looked(generation, sight, now, fastrand::f64()) {
+            Looked::Died => {
+                warn!(app = %self.name, generation = generation.0, "WeChat refuses the token although it was not replaced here");
+            }
+            Looked::Revived => {
+                info!(app = %self.name, generation = generation.0, "WeChat accepts the token again");
+            }
+            Looked::Unchanged => {}
+        }
+    }
+
+    fn on_saved(&mut self, protocol: Option<Protocol>, result: Result<(), StoreError>, now: Now) {
+        self.saving.under_way = false;
+        let heard = match result {
+            Ok(()) => {
+                if self.saving.warned.take().is_some() {
+                    info!(app = %self.name, "the store works again");
+                }
+                self.saving.failures = 0;
+                Heard::Saved
+            }
+            Err(error) => {
+                self.warn_about_the_store(&error);
+                self.saving.failures += 1;
+                let pause =
+                    self.policy
+                        .back_off(self.saving.failures, Duration::ZERO, fastrand::f64());
+                self.saving.retry_at = Some(now.boot + pause);
+                Heard::SaveFailed
+            }
+        };
+        if protocol.is_some_and(|mut protocol| protocol.next(heard) == Step::Publish) {
+            self.withheld = false;
+        }
+    }
+
+    fn start_save(&mut self, protocol: Option<Protocol>, events: &mut JoinSet<(AppName, Event)>) {
+        self.saving.under_way = true;
+        self.saving.retry_at = None;
+        let (name, adapters, record) =
+            (self.name.clone(), self.adapters.clone(), self.slot.record());
+        events.spawn(async move {
+            let saved = adapters.save(&record).await;
+            (name, Event::Saved(protocol, saved))
+        });
+    }
+
+    /// Shows readers what is known, then answers those who can be answered.
+    fn show(&mut self, now: Now, publisher: &Publisher) {
+        if self.withheld {
+            return;
+        }
+        publisher.publish(&self.name, self.view(now));
+        self.warn_about_a_new_trouble();
+        for waiting in mem::take(&mut self.waiting) {
+            self.judge(waiting, now);
+        }
+    }
+
+    pub(super) fn on_report(&mut self, reported: Reported, now: Now) {
+        let Reported { report, reply, .. } = reported;
+        let since = now.boot;
+        self.judge(
+            Waiting {
+                report,
+                since,
+                reply,
+            },
+            now,
+        );
+    }
+
+    fn judge(&mut self, waiting: Waiting, now: Now) {
+        if waiting.reply.is_closed() {
+            return;
+        }
+        if self.withheld {
+            return self.waiting.push(waiting);
+        }
+        let verdict = self.slot.reported(&waiting.report, waiting.since, now);
+        match self.answer(verdict, &waiting.report, now) {
+            None => self.waiting.push(waiting),
+            // The caller may have hung up.
+            Some(answer) => drop(waiting.reply.send(answer)),
+        }
+    }
+
+    fn answer(
+        &self,
+        verdict: Verdict,
+        report: &StaleReport,
+        now: Now,
+    ) -> Option<Result<Outcome, NoToken>> {
+        Some(match verdict {
+            Verdict::Wait => return None,
+            Verdict::AlreadyNewer => Ok(Outcome::AlreadyNewer),
+            Verdict::Refreshed => Ok(Outcome::Refreshed),
+            Verdict::StillValid => Ok(Outcome::StillValid),
+            Verdict::NoToken => Err(NoToken::Missing {
+                trouble: self.slot.trouble().cloned(),
+                retry_after: self.slot.retry_at(now).since(now.boot),
+            }),
+            Verdict::Inconclusive {
+                retry_after,
+                errcode,
+            } => Err(NoToken::Inconclusive {
+                retry_after,
+                errcode,
+            }),
+            Verdict::TooOften(retry_after) => Err(NoToken::TooOften { retry_after }),
+            Verdict::NotATokenError => Err(NoToken::NotATokenError(report.errcode)),
+        })
+    }
+
+    pub(super) fn on_nudge(&mut self, now: Now) {
+        self.slot.nudged(now);
+    }
+
+    pub(super) fn on_clock_set(&mut self, now: Now) {
+        self.slot.clock_was_set(now);
+    }
+
+    /// A refused credential is retried slowly, but a new secret at once.
+    fn poll_secret_after(&mut self, trouble: &Trouble, events: &mut JoinSet<(AppName, Event)>) {
+        let refused = trouble.remedy == Remedy::Refused(Refused::Credential);
+        if !refused || self.secret_poll.is_some() {
+            return;
+        }
+        let (name, upstream) = (self.name.clone(), Arc::clone(&self.adapters.upstream));
+        let poll = events.spawn(async move {
+            let refused = upstream.secret_version().await;
+            loop {
+                sleep(SECRET_POLL).await;
+                let version = upstream.secret_version().await;
+                if version.is_some() && version != refused {
+                    return (name, Event::SecretChanged);
+                }
+            }
+        });
+        self.secret_poll = Some(poll);
+    }
+
+    fn stop_secret_poll(&mut self) {
+        if let Some(poll) = self.secret_poll.take() {
+            poll.abort();
+        }
+    }
+
+    /// One warning for each change of trouble; the same again is for the curious.
+    fn warn_about_a_new_trouble(&mut self) {
+        let trouble = self.slot.trouble().cloned();
+        let same = |a: &Trouble, b: &Trouble| (a.remedy, a.errcode) == (b.remedy, b.errcode);
+        match (&self.trouble, &trouble) {
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => return,
+            (Some(old), Some(new)) if same(old, new) => {
+                debug!(app = %self.name, errcode = new.errcode, "still: {}", new.message);
+            }
+            (_, Some(new)) => {
+                let hint = new.hint.as_deref().unwrap_or_default();
+                warn!(app = %self.name, errcode = new.errcode, hint, "no new token: {}", new.message);
+            }
+            (Some(_), None) => info!(app = %self.name, "WeChat gives tokens again"),
+            (None, None) => {}
+        }
+        self.trouble = trouble;
+    }
+
+    fn warn_about_the_store(&mut self, error: &StoreError) {
+        let words = error.to_string();
+        if self.saving.warned.as_ref() != Some(&words) {
+            warn!(app = %self.name, error = error as &dyn std::error::Error, "the token cannot be saved; it is served from memory and saved later");
+            self.saving.warned = Some(words);
+        }
+    }
+}
+
+fn heard_of(trouble: &Trouble) -> Heard {
+    match trouble.remedy {
+        Remedy::RiskRejected(_) => Heard::Rejected,
+        _ if trouble.definite => Heard::Nothing,
+        _ => Heard::Open,
+    }
+}

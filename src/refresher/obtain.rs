@@ -1,0 +1,96 @@
+//! The story of one refresh, up to WeChat's answer: note, ask. `domain::protocol` tells it; the loop
+//! goes on with the answer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    clock::Clock,
+    domain::{
+        Fetched, Now, Record, Remedy, Trouble,
+        protocol::{Errand, Heard, Protocol, Step},
+    },
+    store::{Store, StoreError},
+    upstream::Upstream,
+};
+
+/// The longest a save may take before it counts as failed.
+const SAVE: Duration = Duration::from_secs(2);
+
+/// A source bounds its own fetches; this catches one that does not.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// What a refresh came to.
+#[derive(Debug)]
+pub(super) struct Obtained {
+    /// Where the protocol is; the next thing it hears is about `result`.
+    pub(super) protocol: Protocol,
+    /// Just before the request was sent.
+    pub(super) sent: Now,
+    /// WeChat's answer.
+    pub(super) result: Result<Fetched, Trouble>,
+    /// Why there is no note, if one was due.
+    pub(super) note: Result<(), StoreError>,
+}
+
+/// One app's adapters.
+#[derive(Clone, Debug)]
+pub(super) struct Adapters {
+    pub(super) appid: Arc<str>,
+    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) timeout: Duration,
+    pub(super) clock: Clock,
+}
+
+impl Adapters {
+    /// Carries out `errand` until WeChat has answered.
+    pub(super) async fn obtain(self, errand: Errand) -> Obtained {
+        let mut protocol = errand.protocol();
+        let mut note = Ok(());
+        let mut heard = Heard::Begun;
+        while protocol.next(heard) == Step::Note {
+            note = match &errand.note {
+                Some(record) => self.save(record).await,
+                None => Ok(()),
+            };
+            heard = if note.is_ok() {
+                Heard::Noted
+            } else {
+                Heard::NoteFailed
+            };
+        }
+        let sent = self.clock.now();
+        let fetch = timeout(self.timeout + SLACK, self.upstream.fetch(errand.ask));
+        let result = match fetch.await {
+            Ok(Ok(fetched)) => Ok(fetched),
+            Ok(Err(error)) => Err(error.trouble()),
+            Err(_) => Err(no_answer()),
+        };
+        Obtained {
+            protocol,
+            sent,
+            result,
+            note,
+        }
+    }
+
+    /// Saves `record`, or fails in time.
+    pub(super) async fn save(&self, record: &Record) -> Result<(), StoreError> {
+        let save = self.store.save(&self.appid, record);
+        timeout(SAVE, save)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Slow { patience: SAVE }))
+    }
+}
+
+fn no_answer() -> Trouble {
+    Trouble {
+        remedy: Remedy::BackOff,
+        errcode: None,
+        definite: false,
+        message: "WeChat did not answer in time".into(),
+        hint: None,
+    }
+}
