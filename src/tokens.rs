@@ -31,7 +31,7 @@ const REPORTS: usize = 1024;
 pub const FIRST_OUTCOME: Duration = Duration::from_secs(10);
 
 /// The owner's loop counts as stuck if it has not turned for this long.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 
 /// The advice to a caller when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -106,9 +106,9 @@ impl Protocol {
             Heard::Begun | Heard::Noted | Heard::NoteFailed => Step::Ask,
             Heard::Rotated if self.noted => Step::Publish,
             Heard::Rotated | Heard::Rejected => Step::Save,
-            // The note is withdrawn, or kept with all that is known of the open outcome.
-            Heard::Nothing | Heard::Open if self.noted => Step::Save,
-            Heard::Published if self.noted => Step::Save,
+            // With nothing to show, the note is withdrawn, or kept with all that is known of the open
+            // outcome.
+            Heard::Published | Heard::Nothing | Heard::Open if self.noted => Step::Save,
             Heard::Saved | Heard::SaveFailed if self.publishes_last() => Step::Publish,
             _ => Step::Done,
         }

@@ -84,7 +84,8 @@ impl Policy {
     /// How long a caller may go on with a token that is replaced now: the overlap, less a margin for
     /// its last call.
     pub fn grace(&self) -> Duration {
-        self.overlap - (self.overlap / 5).min(Duration::from_secs(10))
+        let margin = (self.overlap / 5).min(Duration::from_secs(10));
+        self.overlap.saturating_sub(margin)
     }
 
     /// The pause after the `failures`-th failure in a row. `left` is the life of a token that works,
@@ -134,4 +135,158 @@ fn until_next_minute(now: SystemTime) -> Duration {
     let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
     let secs = since_epoch.map_or(0, |d| d.as_secs());
     Duration::from_secs(60 - secs % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Generation, Secret, trouble::Refused};
+
+    const fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn at(boot: u64) -> Moment {
+        Moment::since_boot(secs(boot))
+    }
+
+    /// A token asked for at 1000 s.
+    fn token(life: u64) -> Token {
+        Token {
+            value: Secret::new("x"),
+            generation: Generation(1),
+            asked_at: at(1000),
+            expires_at: at(1000 + life),
+            issue_time: SystemTime::UNIX_EPOCH,
+            expire_time: SystemTime::UNIX_EPOCH + secs(life),
+        }
+    }
+
+    #[test]
+    fn planned() {
+        use Mode::{Classic, Stable};
+        // (what is special, mode, overlap, life, last mint, expected)
+        let table = [
+            (
+                "an hour: WeChat's own advice",
+                Classic,
+                300,
+                7200,
+                1000,
+                4600,
+            ),
+            ("a short life scales", Classic, 3, 20, 1000, 1010),
+            (
+                "a late mint keeps its distance",
+                Classic,
+                300,
+                7200,
+                4500,
+                4800,
+            ),
+            ("at most half a life", Classic, 300, 60, 1020, 1050),
+            (
+                "stable: when WeChat offers the next",
+                Stable,
+                300,
+                7200,
+                1000,
+                7900,
+            ),
+            (
+                "stable: a life found half spent",
+                Stable,
+                300,
+                345,
+                1000,
+                1045,
+            ),
+            (
+                "stable: ask again if it is late already",
+                Stable,
+                300,
+                200,
+                1000,
+                900,
+            ),
+        ];
+        for (what, mode, overlap, life, minted, expected) in table {
+            let policy = Policy {
+                mode,
+                overlap: secs(overlap),
+                ..Policy::default()
+            };
+            let planned = policy.planned(&token(life), at(minted));
+            assert_eq!(planned, at(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn back_off() {
+        // (what is special, failures, left, roll, expected)
+        let table = [
+            ("the first retry is quick", 1, 0, 0.0, secs(1)),
+            ("each retry doubles", 4, 0, 0.0, secs(8)),
+            (
+                "the roll takes up to a tenth away",
+                4,
+                0,
+                1.0,
+                Duration::from_millis(7200),
+            ),
+            ("the ceiling holds", 30, 0, 0.0, secs(60)),
+            ("a huge count does not overflow", u32::MAX, 0, 0.0, secs(60)),
+            ("at most half of what is left", 30, 40, 0.0, secs(20)),
+            ("never below the floor", 30, 1, 0.0, secs(1)),
+            ("nor by the roll", 1, 0, 1.0, secs(1)),
+        ];
+        for (what, failures, left, roll, expected) in table {
+            let pause = Policy::default().back_off(failures, secs(left), roll);
+            assert_eq!(pause, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn each_class_of_trouble_has_its_pause() {
+        let refused = Remedy::Refused(Refused::Credential);
+        // 2026-11-22 15:00:30 UTC, half a minute after 23:00 in Beijing.
+        let now = SystemTime::UNIX_EPOCH + secs(1_795_359_630);
+        // (remedy, failures, least, most)
+        let table = [
+            (Remedy::NextMinute, 1, secs(30), secs(35)),
+            (Remedy::Slowly, 9, secs(30), secs(60)),
+            (Remedy::IpList, 9, secs(30), secs(60)),
+            (refused, 1, secs(60), secs(60)),
+            (refused, 3, secs(240), secs(240)),
+            (refused, 9, secs(600), secs(600)),
+            (Remedy::RiskPending, 1, secs(300), secs(300)),
+            (
+                Remedy::RiskRejected(secs(86_400)),
+                1,
+                secs(86_400),
+                secs(86_400),
+            ),
+            (Remedy::DayQuota, 1, secs(3571), secs(3575)),
+        ];
+        for (remedy, failures, least, most) in table {
+            for (roll, expected) in [(0.0, least), (1.0, most)] {
+                let pause = Policy::default().pause(remedy, failures, secs(7200), now, roll);
+                assert_eq!(pause, expected, "{remedy:?} {roll}");
+            }
+        }
+        let noon = now - secs(11 * 3600);
+        let pause = Policy::default().pause(Remedy::DayQuota, 1, secs(0), noon, 0.5);
+        assert_eq!(pause, secs(3600), "hourly");
+    }
+
+    #[test]
+    fn the_grace_scales_with_the_overlap() {
+        for (overlap, grace) in [(300, 290), (50, 40), (5, 4)] {
+            let policy = Policy {
+                overlap: secs(overlap),
+                ..Policy::default()
+            };
+            assert_eq!(policy.grace(), secs(grace));
+        }
+    }
 }

@@ -81,7 +81,7 @@ impl Adapters {
         let save = self.store.save(&self.appid, record);
         timeout(SAVE, save)
             .await
-            .unwrap_or_else(|_| Err(StoreError::Slow { patience: SAVE }))
+            .unwrap_or(Err(StoreError::Slow { patience: SAVE }))
     }
 }
 

@@ -329,3 +329,6 @@ impl Slot {
         held.filter(|h| h.token.expires_at > now.boot)
     }
 }
+
+#[cfg(test)]
+mod tests;
