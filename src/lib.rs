@@ -1,6 +1,61 @@
-//! The map of the house.
-#![warn(missing_docs)]
+//! `wxtokend`, a WeChat access-token central control server. This page is the map of the house.
+//!
+//! # The idea
+//!
+//! One task, the [`refresher`], owns every token. It writes through the one [`tokens::Publisher`];
+//! everybody else reads through [`tokens::Tokens`], from memory. Every decision is made in [`domain`],
+//! in functions that are told the time and the dice; the rest carries decisions out.
+//!
+//! ```text
+//!    WeChat ── upstream/ ──┐                                 ┌── grpc/ ── programs, sidecars
+//!    (or sandbox/)         │                                 │
+//!                      refresher/ ── Publisher ══ Tokens ────┘
+//!    memory, file ─ store/ ┘  ▲       (tokens.rs)
+//!                             │
+//!                     domain/slot/
+//! ```
+//!
+//! # The map
+//!
+//! | I look for | It is in |
+//! |---|---|
+//! | when a refresh happens | `domain/schedule.rs` |
+//! | what happens to a token, event by event | `domain/slot/`: `mod.rs` what to start, `outcome.rs` a fetch came back, `looked.rs` a look did, `reported.rs` a caller complains, `restore.rs` a restart |
+//! | how many looks prove a death | `domain/slot/looks.rs` |
+//! | what may be spent a day, and how far apart | `domain/budget.rs` |
+//! | note, ask, publish, save: in which order | `domain/protocol.rs` |
+//! | what survives a restart | `domain/record.rs`, written by `store/` |
+//! | who may ask | `domain/access.rs` |
+//! | what keeps a secret out of the log | `domain/secret.rs`, `upstream/error.rs`, `telemetry.rs` |
+//! | the loop | `refresher/mod.rs`; one app in its care: `refresher/app.rs` |
+//! | what an errcode means | `upstream/errcode.rs` |
+//! | what a reply of WeChat says | `upstream/reply.rs` |
+//! | why a caller gets `UNAVAILABLE` | `grpc/status.rs` |
+//! | the stream | `grpc/watch.rs` |
+//! | sockets, limits, age of connections | `grpc/listener.rs`, `grpc/connection.rs` |
+//! | what a setting means | `config/raw.rs` |
+//! | the order of start and stop | `app/mod.rs` |
+//! | a WeChat to test with | `sandbox/` |
+//!
+//! Who may use whom is a table in `tests/it/house.rs`, and a test. In words: the ways out never see
+//! the ways in nor the owner; adapters never see each other; the core sees nobody; the sandbox sees
+//! nothing of us, so it cannot share our mistakes.
+//!
+//! # The words
+//!
+//! - *app*: one WeChat account (an appid and its AppSecret) in one mode.
+//! - *token*: its `access_token`. *generation*: a number that orders the tokens of one app.
+//! - *mint*: WeChat makes a new token. *rotation*: a new token replaces the current one here.
+//! - *overlap*: the five minutes in which WeChat accepts both.
+//! - *look*: a harmless call of WeChat that shows whether a token works.
+//! - *stale report*: a caller says that WeChat refused a token.
+//! - *open outcome*: WeChat was asked and did not answer, so it may have minted. *suspect*: the token
+//!   that such a mint would have retired. *note*: the word on disk that an outcome is open.
+//! - *trouble*: why there is no newer token. *remedy*: how to go on.
+//! - *reader*: whoever gets tokens from us. *owner*: the task that has them.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

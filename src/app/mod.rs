@@ -1,0 +1,162 @@
+//! The composition root: configuration → store → upstreams → channel → owner → listener → wait → stop.
+//!
+//! The order of a stop: the server counts as not ready; no new fetch starts, one that was sent is
+//! awaited, published and saved; every stream says `DRAINING`; calls finish; what is left is cut. Ten
+//! seconds in all, whatever peers do.
+
+mod signals;
+mod simulated;
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, bail};
+use signals::{Signals, Wish};
+pub use simulated::{serve_sandbox, simulate};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    domain::access::{Access, Consumer},
+    grpc,
+    refresher::{Managed, Refresher},
+    store, tokens, upstream,
+};
+
+/// From the signal to the end of the process.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+///
+/// If it cannot start, or if its owner ends before it was told to.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    serve_until_stopped(config, |_| Ok(())).await
+}
+
+/// The time of day, for display.
+pub fn wall_time() -> SystemTime {
+    Clock::SYSTEM.now().wall
+}
+
+async fn serve_until_stopped(
+    config: Config,
+    when_ready: impl FnOnce(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let clock = Clock::SYSTEM;
+    let store = store::open(&config.store, clock).context("cannot use the store")?;
+    let names = config.apps.iter().map(|app| (app.name.clone(), app.appid.clone()));
+    let (tokens, publisher) = tokens::channel(names, clock);
+    let (access, is_access) = watch::channel(Arc::new(read_access(&config.consumers)?));
+
+    let server = grpc::Server::bind(&config.grpc, tokens, is_access).await;
+    let server = server.context("cannot serve gRPC")?;
+    let apps = managed(config.apps, &config.upstream)?;
+    let refresher = Refresher::new(publisher, apps, store, clock).await;
+
+    let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
+    announce("grpc", server.local_url())?;
+    when_ready(server.local_url())?;
+    let owner = tokio::spawn(refresher.run(stop.clone(), Arc::clone(&nudge)));
+    let server = tokio::spawn(server.serve(stop.clone(), STOP));
+
+    let reload = || {
+        match read_access(&config.consumers) {
+            Ok(new) => drop(access.send_replace(Arc::new(new))),
+            Err(error) => error!(error = format!("{error:#}"), "the old keys stay in force"),
+        }
+        nudge.notify_one();
+    };
+    wait(&mut signals, reload, owner, server, stop).await
+}
+
+/// Until a signal says stop, or the owner ends by itself, which it must not.
+async fn wait(
+    signals: &mut Signals,
+    reload: impl Fn(),
+    mut owner: JoinHandle<()>,
+    server: JoinHandle<()>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            biased;
+            wish = signals.next() => match wish {
+                Wish::Reload => reload(),
+                Wish::Stop(name) => {
+                    info!(signal = name, "stopping");
+                    break;
+                }
+            },
+            ended = &mut owner => {
+                stop.cancel();
+                ended.context("the refresher crashed")?;
+                bail!("the refresher ended before it was told to");
+            }
+        }
+    }
+    stop.cancel();
+    let all = async {
+        owner.await.context("the refresher crashed")?;
+        server.await.context("the server crashed")
+    };
+    let again = async {
+        loop {
+            if let Wish::Stop(name) = signals.next().await {
+                break name;
+            }
+        }
+    };
+    tokio::select! {
+        // A time-out is no failure: what was left has been cut.
+        ended = timeout(STOP, all) => ended.unwrap_or(Ok(()))?,
+        name = again => bail!("{name} came again, so the process ended at once"),
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn managed(apps: Vec<config::App>, settings: &config::Upstream) -> anyhow::Result<Vec<Managed>> {
+    let manage = |app: config::App| {
+        let (name, appid, policy) = (app.name.clone(), app.appid.clone(), app.policy);
+        let upstream = upstream::open(settings, app).context("cannot set up the way to WeChat")?;
+        Ok(Managed {
+            name,
+            appid,
+            policy,
+            upstream,
+        })
+    };
+    apps.into_iter().map(manage).collect()
+}
+
+fn read_access(consumers: &[config::Consumer]) -> anyhow::Result<Access> {
+    let read = |consumer: &config::Consumer| {
+        let name = consumer.name.clone();
+        let key = consumer.key.read();
+        let key = key.with_context(|| format!("consumer `{name}` has no key"))?;
+        let grant = consumer.grant.clone();
+        Ok(Consumer { name, key, grant })
+    };
+    let consumers: anyhow::Result<_> = consumers.iter().map(read).collect();
+    Ok(Access::new(consumers?))
+}
+
+/// One line on stdout for each listener that is ready, for scripts that picked port 0.
+fn announce(name: &str, url: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{name} {url}").and_then(|()| out.flush());
+    written.context("cannot write to stdout")
+}

@@ -1,0 +1,413 @@
+//! Random simulated weeks: the real refresher, the sandbox's model, every fault it knows, crashes and
+//! broken disks, and the invariants of the house checked all the time.
+//!
+//! Everything follows from the seed, which a failure prints. `WXTOKEND_SEED=N` runs one week,
+//! `WXTOKEND_SEEDS=N` runs weeks 0 to N.
+
+use std::{collections::HashMap, env, fmt, sync::atomic::Ordering, time::Duration};
+
+use fastrand::Rng;
+use tokio::time::sleep;
+use wxtokend::{
+    domain::{
+        Generation, Mode, Moment, Policy,
+        report::{Stale, StaleReport},
+    },
+    sandbox::{Fault, Kind, Knobs, Outage, Settings},
+    tokens::{Issued, NoToken},
+};
+
+use crate::world::{AppUnderTest, World};
+
+/// A week has as many lives of a token as a real one.
+const LIVES: u32 = 84;
+
+/// Weeks that every run of the tests goes through.
+const SEEDS: u64 = 200;
+
+#[test]
+fn in_any_week_all_invariants_hold() {
+    let number = |name| env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    if let Some(seed) = number("WXTOKEND_SEED") {
+        return live_through(seed);
+    }
+    let seeds = number("WXTOKEND_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            let share = (first..seeds).step_by(usize::try_from(threads).expect("few"));
+            scope.spawn(move || share.for_each(live_through));
+        }
+    });
+}
+
+fn live_through(seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let guard = PrintOnPanic(seed);
+    runtime.block_on(async { Week::new(seed).live().await });
+    drop(guard);
+}
+
+struct PrintOnPanic(u64);
+
+impl Drop for PrintOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("run this week again with WXTOKEND_SEED={}", self.0);
+        }
+    }
+}
+
+struct Week {
+    world: World,
+    dice: Rng,
+    life: Duration,
+    end: Moment,
+    /// Faults strike only the first app; the second must never notice.
+    troubled: AppUnderTest,
+    calm: AppUnderTest,
+    /// When WeChat, the disk or the server last were not as they should be.
+    last_fault: Moment,
+    last_crash: Moment,
+    seen: HashMap<String, Generation>,
+    kept: Vec<Kept>,
+}
+
+/// A token that a caller keeps and uses without asking again.
+struct Kept {
+    app: AppUnderTest,
+    issued: Issued,
+    at: Moment,
+}
+
+impl Week {
+    fn new(seed: u64) -> Self {
+        let mut dice = Rng::with_seed(seed);
+        let life = Duration::from_secs([20, 120, 600, 1800, 7200][dice.usize(..5)]);
+        let overlap = (life / 6).min(Duration::from_mins(5));
+        let floor = Duration::from_secs(1).min(overlap / 5);
+        let policy = |dice: &mut Rng| Policy {
+            mode: [Mode::Classic, Mode::Stable][dice.usize(..2)],
+            overlap,
+            floor,
+            probe_every: [Duration::ZERO, life / 20, Duration::from_mins(1)][dice.usize(..3)]
+                .max(if dice.bool() { Duration::ZERO } else { floor }),
+            ceiling: (life / 12).min(Duration::from_mins(1)).max(floor),
+            timeout: (life / 10).min(Duration::from_secs(10)),
+            ..Policy::default()
+        };
+        let settings = Settings {
+            life,
+            overlap,
+            jitter: Duration::from_millis(dice.u64(0..200)),
+            classic_per_day: u64::MAX,
+            ..Settings::default()
+        };
+        let apps = [("troubled", policy(&mut dice)), ("calm", policy(&mut dice))];
+        let world = World::new(settings, &apps, dice.u64(..));
+        let now = world.now().boot;
+        Self {
+            troubled: world.apps[0].clone(),
+            calm: world.apps[1].clone(),
+            world,
+            dice,
+            life,
+            end: now + life * LIVES,
+            last_fault: now,
+            last_crash: now,
+            seen: HashMap::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    async fn live(mut self) {
+        self.world.start().await;
+        while self.world.now().boot < self.end {
+            let quiet = self.life.mul_f64(3.0 * self.dice.f64());
+            self.watch_for(quiet).await;
+            self.something_happens().await;
+        }
+        self.all_is_well_again().await;
+        self.recover().await;
+        self.check_the_books();
+        let took = self.world.stop().await;
+        assert!(took <= Duration::from_secs(10), "a stop took {took:?}");
+    }
+
+    /// Callers go on as ever for `span`.
+    async fn watch_for(&mut self, span: Duration) {
+        let end = self.world.now().boot + span;
+        while self.world.now().boot < end {
+            sleep(self.life.mul_f64(0.05 * self.dice.f64())).await;
+            for app in [self.troubled.clone(), self.calm.clone()] {
+                self.call(&app).await;
+            }
+            self.use_what_is_kept();
+        }
+    }
+
+    async fn call(&mut self, app: &AppUnderTest) {
+        let now = self.world.now().boot;
+        let issued = match self.world.tokens().current(&app.name, Duration::from_secs(10)).await {
+            Ok(issued) => issued,
+            Err(why) => return self.check_refusal(app, &why),
+        };
+        let generation = issued.token.generation;
+        let seen = self.seen.entry(app.name.to_string()).or_default();
+        assert!(generation >= *seen, "a generation fell");
+        *seen = generation;
+        assert!(issued.token.expires_at > now, "an expired token was handed out");
+        let alive = self.world.alive(app, &issued.token.value);
+        assert!(alive || !self.must_live(app), "{} got a dead token", app.name);
+        if !alive && self.dice.f64() < 0.3 {
+            self.report(app, generation).await;
+        }
+        if self.dice.f64() < 0.1 {
+            let app = app.clone();
+            self.kept.push(Kept {
+                app,
+                issued,
+                at: now,
+            });
+        }
+    }
+
+    /// An app without faults always has a token.
+    fn check_refusal(&self, app: &AppUnderTest, why: &NoToken) {
+        assert!(!self.must_live(app), "{} got none: {why}", app.name);
+        let NoToken::Missing { retry_after, .. } = why else {
+            panic!("unexpected: {why}");
+        };
+        assert!(*retry_after <= Duration::from_hours(25), "no next attempt: {retry_after:?}");
+    }
+
+    /// Callers that obey `keep_for` never meet a dead token, unless somebody else killed it.
+    fn use_what_is_kept(&mut self) {
+        let now = self.world.now().boot;
+        let kept = std::mem::take(&mut self.kept);
+        for kept in kept {
+            if now > kept.at + kept.issued.keep_for {
+                continue;
+            }
+            let alive = self.world.alive(&kept.app, &kept.issued.token.value);
+            assert!(alive || !self.must_live(&kept.app), "a token died while it was kept");
+            self.kept.push(kept);
+        }
+    }
+
+    async fn report(&mut self, app: &AppUnderTest, generation: Generation) {
+        let report = StaleReport {
+            stale: Stale::Generation(generation),
+            errcode: 40001,
+            leaked: false,
+        };
+        let answer = self.world.tokens().report(&app.name, report);
+        // Its answer may be an error, but there is always one, and soon.
+        let patience = app.policy.timeout * 8 + Duration::from_secs(30);
+        let answer = tokio::time::timeout(patience, answer).await;
+        assert!(answer.is_ok(), "a report was never answered");
+    }
+
+    /// Whether nothing is an excuse for a dead token of `app` at present.
+    fn must_live(&self, app: &AppUnderTest) -> bool {
+        let policy = &app.policy;
+        // An old fault may leave its mark: a back-off, an open outcome, a proof, their fetches.
+        let mark = policy.overlap * 2 + policy.ceiling + policy.timeout * 4 + Duration::from_mins(3);
+        let since = if app.name == self.calm.name {
+            self.last_crash + policy.timeout
+        } else {
+            self.last_fault + mark + self.life
+        };
+        self.world.now().boot > since
+    }
+
+    async fn something_happens(&mut self) {
+        let span = self.life.mul_f64(self.dice.f64() * self.dice.f64() * 1.5);
+        match self.dice.u32(..10) {
+            0 => self.crash().await,
+            1 => self.somebody_else_fetches().await,
+            2 => self.revoke(),
+            3 => self.break_the_disk(span).await,
+            4 => self.back_ends_disagree(span).await,
+            _ => self.strike(span).await,
+        }
+        self.last_fault = self.world.now().boot;
+    }
+
+    async fn crash(&mut self) {
+        // Often in the middle of a fetch: wait until one is about to happen.
+        if self.dice.bool() {
+            let watch = self.world.tokens().watch(&self.troubled.name).expect("configured");
+            let due = watch.borrow().retry_at.unwrap_or_default();
+            let wait = due.since(self.world.now().boot).min(self.life);
+            self.watch_for(wait).await;
+            sleep(Duration::from_millis(self.dice.u64(0..40))).await;
+        }
+        self.world.kill().await;
+        sleep(self.life.mul_f64(self.dice.f64() * self.dice.f64() * 0.3)).await;
+        self.world.start().await;
+        self.last_crash = self.world.now().boot;
+    }
+
+    /// Then a living token is out within `probe_every` + 5 s of WeChat's first refusal.
+    async fn somebody_else_fetches(&mut self) {
+        let app = self.troubled.clone();
+        let settled = self.must_live(&app);
+        let at = self.world.at();
+        let minted = self.world.model().foreign_fetch(at, &app.account.appid, app.pool());
+        self.last_fault = self.world.now().boot;
+        if !settled || minted.is_err() || app.policy.probe_every.is_zero() {
+            return;
+        }
+        let dies = self.world.now().boot + app.policy.overlap;
+        let limit = dies + app.policy.probe_every + Duration::from_secs(5);
+        let settle = app.policy.settle();
+        while self.world.now().boot < limit + settle {
+            self.watch_for(Duration::from_millis(500)).await;
+        }
+        let now = self.world.tokens().current(&app.name, Duration::ZERO).await;
+        let alive = now.is_ok_and(|issued| self.world.alive(&app, &issued.token.value));
+        assert!(alive, "a foreign fetch was not repaired in time");
+    }
+
+    fn revoke(&mut self) {
+        let at = self.world.at();
+        let (appid, pool) = (self.troubled.account.appid.clone(), self.troubled.pool());
+        self.world.model().revoke(at, &appid, pool);
+    }
+
+    async fn break_the_disk(&mut self, span: Duration) {
+        self.world.disk.broken.store(true, Ordering::Relaxed);
+        self.watch_for(span).await;
+        self.world.disk.broken.store(false, Ordering::Relaxed);
+    }
+
+    async fn back_ends_disagree(&mut self, span: Duration) {
+        self.last_crash = self.world.now().boot + span + self.life;
+        self.turn(&Knobs {
+            back_ends: Some(self.dice.usize(2..=4)),
+            lag: Some(self.life.mul_f64(0.05 * self.dice.f64())),
+            survival: Some(self.dice.f64()),
+            ..Knobs::default()
+        });
+        self.watch_for(span).await;
+        self.turn(&Knobs {
+            back_ends: Some(1),
+            lag: Some(Duration::ZERO),
+            survival: Some(0.0),
+            ..Knobs::default()
+        });
+    }
+
+    async fn strike(&mut self, span: Duration) {
+        let fault = self.some_fault();
+        self.turn(&Knobs {
+            faults: vec![fault],
+            ..Knobs::default()
+        });
+        self.watch_for(span).await;
+        self.turn(&Knobs {
+            clear_faults: true,
+            ..Knobs::default()
+        });
+    }
+
+    fn some_fault(&mut self) -> Fault {
+        const REFUSALS: [i64; 14] = [
+            -1, 40001, 40013, 40125, 40164, 40243, 45009, 45011, 48001, 50004, 61024, 89503, 89507, 99999,
+        ];
+        let kinds = [
+            Kind::Hang, Kind::Late, Kind::Lost, Kind::Cut, Kind::Truncated, Kind::Gateway, Kind::Empty,
+        ];
+        let fault = if self.dice.f64() < 0.4 {
+            let errcode = REFUSALS[self.dice.usize(..REFUSALS.len())];
+            Fault::errcode(errcode.try_into().expect("small"))
+        } else {
+            let fault = Fault::new(kinds[self.dice.usize(..kinds.len())]);
+            if self.dice.bool() { fault } else { fault.in_vain() }
+        };
+        let probability = if self.dice.bool() { 1.0 } else { self.dice.f64() };
+        let calls = self.dice.bool().then(|| self.dice.u32(1..6));
+        Fault {
+            appid: Some(self.troubled.account.appid.clone()),
+            calls,
+            probability,
+            ..fault
+        }
+    }
+
+    fn turn(&mut self, knobs: &Knobs) {
+        let at = self.world.at();
+        self.world.model().turn(at, knobs).expect("sound knobs");
+    }
+
+    async fn all_is_well_again(&mut self) {
+        self.turn(&Knobs {
+            outage: Some(Outage::None),
+            clear_faults: true,
+            ..Knobs::default()
+        });
+        self.world.disk.broken.store(false, Ordering::Relaxed);
+    }
+
+    /// After the last fault every app has a valid token within its pause and the time of a fetch.
+    async fn recover(&mut self) {
+        for app in [self.troubled.clone(), self.calm.clone()] {
+            let watch = self.world.tokens().watch(&app.name).expect("configured");
+            let pause = watch.borrow().retry_at.unwrap_or_default();
+            let pause = pause.since(self.world.now().boot);
+            // A token that WeChat killed meanwhile must be found out first.
+            let probe = app.policy.probe_every.max(app.policy.overlap) + app.policy.settle();
+            sleep(pause + probe + app.policy.timeout * 2 + Duration::from_secs(10)).await;
+            let current = self.world.tokens().current(&app.name, Duration::ZERO).await;
+            match current {
+                Ok(issued) if app.policy.probe_every.is_zero() => drop(issued),
+                Ok(issued) => {
+                    let alive = self.world.alive(&app, &issued.token.value);
+                    assert!(alive, "{} did not recover", app.name);
+                }
+                Err(why) => panic!("{} did not recover: {why}", app.name),
+            }
+        }
+    }
+
+    /// What WeChat counted.
+    fn check_the_books(&self) {
+        let at = self.world.at();
+        for app in &self.world.apps {
+            let most = app.fetches.most.load(Ordering::Relaxed);
+            assert!(most <= 1, "{most} fetches of {} at once", app.name);
+            let model = self.world.model();
+            let account = model.account(&app.account.appid).expect("it exists");
+            assert!(account.forced_today(at) <= 20, "too many forced refreshes");
+        }
+        self.check_spacing();
+    }
+
+    /// Nobody needs two classic tokens of a calm app in quick succession.
+    fn check_spacing(&self) {
+        let app = &self.calm;
+        if app.policy.mode != Mode::Classic {
+            return;
+        }
+        let model = self.world.model();
+        let account = model.account(&app.account.appid).expect("it exists");
+        let mints: Vec<_> = account.mints(app.pool()).collect();
+        let least = app.policy.overlap.min(self.life / 2);
+        for pair in mints.windows(2) {
+            let gap = pair[1].at.saturating_sub(pair[0].at);
+            // After a crash in the middle of a fetch one more is needed.
+            assert!(gap >= least || !pair[0].delivered || self.last_crash > Moment::default(), "{gap:?}");
+        }
+    }
+}
+
+impl fmt::Debug for Week {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Week").field("life", &self.life).finish_non_exhaustive()
+    }
+}

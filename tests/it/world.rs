@@ -1,0 +1,280 @@
+//! A server without sockets: the real refresher over the sandbox's pure model, on a paused clock.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use wxtokend::{
+    clock::Clock,
+    domain::{AppName, Ask, Fetched, Mode, Moment, Now, Policy, Record, Secret, Sight},
+    refresher::{Managed, Refresher},
+    sandbox::{Call, Credentials, Delivery, Model, Pool, Reply, Settings},
+    store::{Store, StoreError},
+    tokens::{self, Tokens},
+    upstream::{FetchError, Upstream, read_fetch, read_look},
+};
+
+/// The way to WeChat and back takes this long.
+const WAY: Duration = Duration::from_millis(20);
+
+/// A WeChat, a disk and a server, which can be killed and started again.
+#[derive(Debug)]
+pub struct World {
+    pub clock: Clock,
+    pub model: Arc<Mutex<Model>>,
+    pub disk: Arc<Disk>,
+    pub apps: Vec<AppUnderTest>,
+    server: Option<Server>,
+}
+
+#[derive(Clone, Debug)]
+pub struct AppUnderTest {
+    pub name: AppName,
+    pub account: Credentials,
+    pub policy: Policy,
+    /// The most fetches that were ever under way at once.
+    pub fetches: Arc<Concurrency>,
+}
+
+#[derive(Debug)]
+struct Server {
+    tokens: Tokens,
+    stop: CancellationToken,
+    nudge: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl World {
+    /// A WeChat with an account for each of `apps`; no server runs yet.
+    pub fn new(settings: Settings, apps: &[(&str, Policy)], seed: u64) -> Self {
+        let clock = Clock::simulated(Now {
+            boot: Moment::since_boot(Duration::from_hours(1000)),
+            // A Sunday noon in Beijing, so that budgets begin anew on the way.
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_233_600),
+        });
+        let apps: Vec<_> = apps.iter().map(|(name, policy)| AppUnderTest::new(name, *policy)).collect();
+        let settings = Settings {
+            accounts: apps.iter().map(|app| app.account.clone()).collect(),
+            ..settings
+        };
+        Self {
+            clock,
+            model: Arc::new(Mutex::new(Model::new(settings, seed))),
+            disk: Arc::new(Disk::default()),
+            apps,
+            server: None,
+        }
+    }
+
+    /// Starts the server, or another one on the same disk.
+    pub async fn start(&mut self) {
+        assert!(self.server.is_none(), "one at a time");
+        let names = self.apps.iter().map(|app| (app.name.clone(), app.account.appid.clone()));
+        let (tokens, publisher) = tokens::channel(names, self.clock);
+        let managed = self.apps.iter().map(|app| Managed {
+            name: app.name.clone(),
+            appid: app.account.appid.clone(),
+            policy: app.policy,
+            upstream: Arc::new(Simulated {
+                app: app.clone(),
+                model: Arc::clone(&self.model),
+                clock: self.clock,
+            }),
+        });
+        let disk: Arc<dyn Store> = Arc::<Disk>::clone(&self.disk);
+        let refresher = Refresher::new(publisher, managed, disk, self.clock).await;
+        let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let task = tokio::spawn(refresher.run(stop.clone(), Arc::clone(&nudge)));
+        self.server = Some(Server {
+            tokens,
+            stop,
+            nudge,
+            task,
+        });
+    }
+
+    /// `kill -9`: whatever was under way is lost.
+    pub async fn kill(&mut self) {
+        let server = self.server.take().expect("a server runs");
+        server.task.abort();
+        let ended = server.task.await.expect_err("it was killed");
+        assert!(ended.is_cancelled(), "the refresher crashed: {ended}");
+    }
+
+    /// `SIGTERM`; returns how long it took.
+    pub async fn stop(&mut self) -> Duration {
+        let server = self.server.take().expect("a server runs");
+        let begin = self.now().boot;
+        server.stop.cancel();
+        server.task.await.expect("the refresher ends in peace");
+        self.now().boot.since(begin)
+    }
+
+    pub fn nudge(&self) {
+        self.server.as_ref().expect("a server runs").nudge.notify_one();
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.server.as_ref().expect("a server runs").tokens
+    }
+
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The time as the model counts it.
+    pub fn at(&self) -> Duration {
+        since_epoch(self.clock)
+    }
+
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().expect("no test panics while it holds the model")
+    }
+
+    /// Whether WeChat would accept `token` of `app` now.
+    pub fn alive(&self, app: &AppUnderTest, token: &Secret) -> bool {
+        let at = self.at();
+        self.model().judge(at, &app.account.appid, token.expose()).is_ok()
+    }
+}
+
+impl AppUnderTest {
+    fn new(name: &str, policy: Policy) -> Self {
+        let account = Credentials {
+            appid: format!("wx-{name}"),
+            secret: format!("secret-of-{name}"),
+        };
+        Self {
+            name: AppName::parse(name).expect("a good name"),
+            account,
+            policy,
+            fetches: Arc::default(),
+        }
+    }
+
+    pub fn pool(&self) -> Pool {
+        match self.policy.mode {
+            Mode::Classic => Pool::Classic,
+            Mode::Stable => Pool::Stable,
+        }
+    }
+}
+
+fn since_epoch(clock: Clock) -> Duration {
+    let since = clock.now().wall.duration_since(SystemTime::UNIX_EPOCH);
+    since.expect("after 1970")
+}
+
+/// Counts how many of something are under way, and the most there ever were.
+#[derive(Debug, Default)]
+pub struct Concurrency {
+    present: AtomicU32,
+    pub most: AtomicU32,
+}
+
+struct Underway<'a>(&'a Concurrency);
+
+impl Concurrency {
+    fn begin(&self) -> Underway<'_> {
+        let present = self.present.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(present, Ordering::Relaxed);
+        Underway(self)
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.0.present.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// WeChat without a socket. What it answers is read by the same code as from a socket.
+#[derive(Debug)]
+struct Simulated {
+    app: AppUnderTest,
+    model: Arc<Mutex<Model>>,
+    clock: Clock,
+}
+
+impl Simulated {
+    async fn call(&self, call: Call) -> Result<Reply, FetchError> {
+        sleep(WAY / 2).await;
+        let at = since_epoch(self.clock);
+        let reply = self.model.lock().expect("no panic").handle(at, &call);
+        sleep(reply.delay + WAY / 2).await;
+        match reply.delivery {
+            Delivery::Whole => Ok(reply),
+            Delivery::Refused => Err(FetchError::NotSent("connection refused".into())),
+            _ => Err(FetchError::Lost("connection closed".into())),
+        }
+    }
+}
+
+#[async_trait]
+impl Upstream for Simulated {
+    async fn fetch(&self, ask: Ask) -> Result<Fetched, FetchError> {
+        let _underway = self.app.fetches.begin();
+        let call = match self.app.policy.mode {
+            Mode::Classic => Call::classic(&self.app.account),
+            Mode::Stable => Call::stable(&self.app.account, ask == Ask::Forced),
+        };
+        let reply = timeout(self.app.policy.timeout, self.call(call)).await;
+        let reply = reply.unwrap_or_else(|_| Err(FetchError::Lost("time-out".into())))?;
+        read_fetch(reply.status, reply.body.as_bytes())
+    }
+
+    async fn look(&self, token: &Secret) -> Sight {
+        let patience = self.app.policy.timeout.min(Duration::from_secs(5));
+        match timeout(patience, self.call(Call::look(token.expose()))).await {
+            Ok(Ok(reply)) => read_look(reply.status, reply.body.as_bytes()),
+            _ => Sight::Unreachable,
+        }
+    }
+
+    async fn secret_version(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+/// A store that survives a killed server, takes its time and can break.
+#[derive(Debug, Default)]
+pub struct Disk {
+    records: Mutex<std::collections::BTreeMap<String, Record>>,
+    pub broken: AtomicBool,
+}
+
+#[async_trait]
+impl Store for Disk {
+    async fn load(&self, appid: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self.records.lock().expect("no panic").get(appid).cloned())
+    }
+
+    async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError> {
+        sleep(Duration::from_millis(3)).await;
+        if self.broken.load(Ordering::Relaxed) {
+            let (place, action) = ("the disk".into(), "written");
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(StoreError::Io {
+                place,
+                action,
+                source,
+            });
+        }
+        let mut records = self.records.lock().expect("no panic");
+        records.insert(appid.to_owned(), record.clone());
+        drop(records);
+        sleep(Duration::from_millis(2)).await;
+        Ok(())
+    }
+}
