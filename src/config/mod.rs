@@ -119,3 +119,41 @@ pub struct Consumer {
     /// What it may see and do.
     pub grant: crate::domain::access::Grant,
 }
+
+impl SecretSource {
+    /// Reads the secret as it is now.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        let value = match self {
+            Self::Fixed(secret) => secret.expose().to_owned(),
+            Self::File(path) => {
+                let place = format!("`{}`", path.display());
+                std::fs::read_to_string(path)
+                    .map_err(|source| SecretError::Unreadable { place, source })?
+            }
+            Self::Env(name) => {
+                std::env::var(name).map_err(|_| SecretError::Missing { name: name.clone() })?
+            }
+        };
+        Ok(Secret::new(value.trim()))
+    }
+}
+
+/// Why a secret could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file cannot be read.
+    #[error("{place} cannot be read")]
+    Unreadable {
+        /// The file.
+        place: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The environment variable is not set.
+    #[error("the environment variable `{name}` is not set")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+}

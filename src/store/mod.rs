@@ -1,9 +1,14 @@
 //! Where tokens survive.
+//!
+//! One trait, because a single server wants files and a fleet wants something shared; one match in
+//! [`open`], because the configuration chooses.
 
 mod file;
+mod lock;
 mod memory;
+mod snapshot;
 
-use std::sync::Arc;
+use std::{io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -15,11 +20,20 @@ use crate::{clock::Clock, config, domain::Record};
 /// on one store are kept apart by [`open`], which fails for the second.
 #[async_trait]
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
-    /// What was saved last, `None` if nothing was.
+    /// What was saved last, `None` if nothing was. Moments are translated to this machine's present
+    /// uptime; no token has more life left than it had when it was made.
     async fn load(&self, appid: &str) -> Result<Option<Record>, StoreError>;
 
     /// Saves durably: a crash right after it loses nothing.
     async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError>;
+}
+
+/// Opens the configured store. Blocks for as long as the disk does.
+pub fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match config {
+        config::Store::Memory => Arc::new(memory::Memory::default()),
+        config::Store::File { path } => Arc::new(file::Files::open(path, clock)?),
+    })
 }
 
 /// Why a store could not be used. Names the place and what is wrong with it.
@@ -48,6 +62,18 @@ pub enum StoreError {
         action: &'static str,
         /// What the system says.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+impl StoreError {
+    /// For `map_err`.
+    fn io(place: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let place = format!("`{}`", place.display());
+        move |source| Self::Io {
+            place,
+            action,
+            source,
+        }
+    }
 }
