@@ -73,6 +73,8 @@ struct Week {
     /// When WeChat, the disk or the server last were not as they should be.
     last_fault: Moment,
     last_crash: Moment,
+    /// Something is wrong at this moment.
+    storm: bool,
     seen: HashMap<String, Generation>,
     kept: Vec<Kept>,
 }
@@ -119,6 +121,7 @@ impl Week {
             end: now + life * LIVES,
             last_fault: now,
             last_crash: now,
+            storm: false,
             seen: HashMap::new(),
             kept: Vec::new(),
         }
@@ -217,6 +220,9 @@ impl Week {
         let policy = &app.policy;
         // An old fault may leave its mark: a back-off, an open outcome, a proof, their fetches.
         let mark = policy.overlap * 2 + policy.ceiling + policy.timeout * 4 + Duration::from_mins(3);
+        if self.storm && app.name == self.troubled.name {
+            return false;
+        }
         let since = if app.name == self.calm.name {
             self.last_crash + policy.timeout
         } else {
@@ -227,24 +233,32 @@ impl Week {
 
     async fn something_happens(&mut self) {
         let span = self.life.mul_f64(self.dice.f64() * self.dice.f64() * 1.5);
+        let settled = self.must_live(&self.troubled);
+        self.storm = true;
         match self.dice.u32(..10) {
             0 => self.crash().await,
-            1 => self.somebody_else_fetches().await,
+            1 => self.somebody_else_fetches(settled).await,
             2 => self.revoke(),
             3 => self.break_the_disk(span).await,
             4 => self.back_ends_disagree(span).await,
             _ => self.strike(span).await,
         }
-        self.last_fault = self.world.now().boot;
+        self.storm = false;
+        // Whatever the class of the last trouble: an attempt follows when its pause is over.
+        self.last_fault = self.world.now().boot + self.pause(&self.troubled);
+    }
+
+    /// How long until the next attempt.
+    fn pause(&self, app: &AppUnderTest) -> Duration {
+        let watch = self.world.tokens().watch(&app.name).expect("configured");
+        let retry_at = watch.borrow().retry_at.unwrap_or_default();
+        retry_at.since(self.world.now().boot)
     }
 
     async fn crash(&mut self) {
         // Often in the middle of a fetch: wait until one is about to happen.
         if self.dice.bool() {
-            let watch = self.world.tokens().watch(&self.troubled.name).expect("configured");
-            let due = watch.borrow().retry_at.unwrap_or_default();
-            let wait = due.since(self.world.now().boot).min(self.life);
-            self.watch_for(wait).await;
+            self.watch_for(self.pause(&self.troubled).min(self.life)).await;
             sleep(Duration::from_millis(self.dice.u64(0..40))).await;
         }
         self.world.kill().await;
@@ -254,12 +268,10 @@ impl Week {
     }
 
     /// Then a living token is out within `probe_every` + 5 s of WeChat's first refusal.
-    async fn somebody_else_fetches(&mut self) {
+    async fn somebody_else_fetches(&mut self, settled: bool) {
         let app = self.troubled.clone();
-        let settled = self.must_live(&app);
         let at = self.world.at();
         let minted = self.world.model().foreign_fetch(at, &app.account.appid, app.pool());
-        self.last_fault = self.world.now().boot;
         if !settled || minted.is_err() || app.policy.probe_every.is_zero() {
             return;
         }
@@ -284,16 +296,19 @@ impl Week {
         self.world.disk.broken.store(true, Ordering::Relaxed);
         self.watch_for(span).await;
         self.world.disk.broken.store(false, Ordering::Relaxed);
+        // A crash before the next save would lose the last generation, which nobody can help.
+        self.watch_for(self.troubled.policy.ceiling + Duration::from_secs(2)).await;
     }
 
     async fn back_ends_disagree(&mut self, span: Duration) {
         self.last_crash = self.world.now().boot + span + self.life;
-        self.turn(&Knobs {
+        let disagreement = Knobs {
             back_ends: Some(self.dice.usize(2..=4)),
             lag: Some(self.life.mul_f64(0.05 * self.dice.f64())),
             survival: Some(self.dice.f64()),
             ..Knobs::default()
-        });
+        };
+        self.turn(&disagreement);
         self.watch_for(span).await;
         self.turn(&Knobs {
             back_ends: Some(1),
@@ -357,9 +372,7 @@ impl Week {
     /// After the last fault every app has a valid token within its pause and the time of a fetch.
     async fn recover(&mut self) {
         for app in [self.troubled.clone(), self.calm.clone()] {
-            let watch = self.world.tokens().watch(&app.name).expect("configured");
-            let pause = watch.borrow().retry_at.unwrap_or_default();
-            let pause = pause.since(self.world.now().boot);
+            let pause = self.pause(&app);
             // A token that WeChat killed meanwhile must be found out first.
             let probe = app.policy.probe_every.max(app.policy.overlap) + app.policy.settle();
             sleep(pause + probe + app.policy.timeout * 2 + Duration::from_secs(10)).await;

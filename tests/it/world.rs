@@ -271,9 +271,8 @@ impl Store for Disk {
                 source,
             });
         }
-        let mut records = self.records.lock().expect("no panic");
-        records.insert(appid.to_owned(), record.clone());
-        drop(records);
+        let keep = (appid.to_owned(), record.clone());
+        self.records.lock().expect("no panic").extend([keep]);
         sleep(Duration::from_millis(2)).await;
         Ok(())
     }
