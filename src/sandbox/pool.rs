@@ -4,7 +4,11 @@
 //! never beyond its own expiry. A third mint kills the oldest at once. This is the *truth*; what a
 //! business call hears is what one of WeChat's back ends believes, and those may lag behind it.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
@@ -129,10 +133,19 @@ impl World<'_> {
 }
 
 /// A pool's tokens, oldest first.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Ring {
     mints: VecDeque<Mint>,
+    /// The numbers of the tokens above: business calls are many and most judge an old token.
+    numbers: HashMap<String, u64>,
     minted: u64,
+}
+
+/// Without the tokens.
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.mints).finish()
+    }
 }
 
 impl Ring {
@@ -150,7 +163,12 @@ impl Ring {
     }
 
     pub(super) fn holds(&self, value: &str) -> bool {
-        self.mints.iter().rev().any(|mint| mint.value == value)
+        self.numbers.contains_key(value)
+    }
+
+    fn find(&self, value: &str) -> Option<&Mint> {
+        let newer = self.minted - self.numbers.get(value)?;
+        self.mints.iter().nth_back(usize::try_from(newer).ok()?)
     }
 
     /// Mints; the token it replaces keeps `grace`, an older one dies.
@@ -163,14 +181,18 @@ impl Ring {
         if let Some(previous) = newest_first.next() {
             previous.kill(world.at, mourned);
         }
-        if self.mints.len() == REMEMBERED {
-            self.mints.pop_front();
+        if self.mints.len() == REMEMBERED
+            && let Some(oldest) = self.mints.pop_front()
+        {
+            self.numbers.remove(&oldest.value);
         }
         self.minted += 1;
         let life = Duration::from_secs(world.settings.life.as_secs());
+        let value = replies::token(world.dice);
+        self.numbers.insert(value.clone(), self.minted);
         self.mints.push_back(Mint {
             number: self.minted,
-            value: replies::token(world.dice),
+            value,
             at: world.at,
             expires_at: world.at + life,
             asker,
@@ -199,8 +221,7 @@ impl Ring {
         value: &str,
         back_end: Option<usize>,
     ) -> Result<(), Errcode> {
-        let found = self.mints.iter().rev().find(|mint| mint.value == value);
-        let mint = found.ok_or(replies::NOT_LATEST)?;
+        let mint = self.find(value).ok_or(replies::NOT_LATEST)?;
         let lives = match back_end {
             None => mint.lives(at),
             Some(back_end) => mint.lives_according_to(back_end, at),
@@ -265,6 +286,17 @@ mod tests {
             let got = ring.judge(at(second), &values[token], None);
             assert_eq!(got, verdict, "{mints:?} token {token} at {second}");
         }
+    }
+
+    #[test]
+    fn only_the_newest_tokens_are_remembered() {
+        let count = REMEMBERED as u64 + 10;
+        let (ring, values) = ring(&Settings::default(), &(0..count).collect::<Vec<_>>());
+        assert_eq!(ring.mints().count(), REMEMBERED);
+        assert_eq!(ring.numbers.len(), REMEMBERED);
+        assert_eq!(ring.judge(at(count), &values[0], None), Err(40001));
+        assert!(!ring.holds(&values[9]) && ring.holds(&values[10]));
+        assert_eq!(ring.find(&values[10]).unwrap().value, values[10]);
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub(super) fn refusal(
 ) -> Reply {
     let text = match errcode {
         IP_NOT_LISTED => ip_text(ip),
+        61004 => format!(
+            "access clientip is not registered requestIP: {}",
+            ip.to_canonical()
+        ),
         _ => wording(errcode, endpoint).to_owned(),
     };
     error(errcode, &format!("{text} rid: {}", rid(at, dice)))
@@ -90,7 +94,6 @@ fn wording(errcode: Errcode, endpoint: Endpoint) -> &'static str {
         (50002, _) => "user limited",
         (50004, _) => "user not allow to use accesstoken, maybe for punishment",
         (50007, _) => "account is frozen",
-        (61004, _) => "access clientip is not registered",
         (61024, _) => "must use api(api_component_token) to get token for component acct",
         (89501, _) => "此IP正在等待管理员确认，请联系管理员",
         (89503, _) => "此次调用需要管理员确认，请耐心等候",
