@@ -348,6 +348,22 @@ mod tests {
     }
 
     #[test]
+    fn a_business_call_can_be_refused_for_where_it_comes_from() {
+        let mut model = model();
+        let token = fetch(&mut model, 0, &classic());
+        let knobs = Knobs {
+            ip_list: Some(vec!["192.0.2.1".into()]),
+            ip_list_on_business: Some(true),
+            ..Knobs::default()
+        };
+        model.turn(START, &knobs).unwrap();
+        let told = json(&model.handle(START, &Call::look(&token)));
+        assert_eq!(told["errcode"], 40164);
+        let text = told["errmsg"].as_str().unwrap();
+        assert!(text.starts_with("invalid ip 127.0.0.1 "), "{text}");
+    }
+
+    #[test]
     fn an_unknown_path_is_not_found() {
         let reply = model().handle(START, &Call::get("/cgi-bin/nothing", &[]));
         assert_eq!((reply.status, reply.body.as_str()), (404, ""));

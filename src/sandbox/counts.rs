@@ -8,7 +8,8 @@ use super::pool::{Asker, Pool};
 
 /// What was asked and what was minted, since the start or the last reset.
 ///
-/// Calls are counted when they arrive, whatever becomes of them.
+/// Calls are counted when they arrive, whatever becomes of them; a refused connection counts only where
+/// the model is called directly, because over a socket it never gets that far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Calls of the classic endpoint.

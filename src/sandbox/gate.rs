@@ -106,7 +106,7 @@ impl Gate {
         Self {
             secret: Secret(credentials.secret.clone()),
             secret_frozen: false,
-            ip_list: IpList::parse(&settings.ip_list).unwrap_or_default(),
+            ip_list: IpList::parse(&settings.ip_list).expect("`Settings::check` parsed it"),
             ip_list_on_business: settings.ip_list_on_business,
             risk: None,
             ban: None,

@@ -97,6 +97,9 @@ impl Knobs {
             lag survival survives_for classic_per_day classic_per_minute stable_per_day
             stable_per_minute forced_per_day force_gap);
         new.check()?;
+        if self.outage_for.is_some() && self.outage.is_none() {
+            return Err("`outage_for` says how long, `outage` must say what".into());
+        }
         self.faults.iter().try_for_each(Fault::check)?;
         Ok(new)
     }
@@ -176,6 +179,10 @@ mod tests {
             },
             Knobs {
                 faults: vec![bad_fault],
+                ..Knobs::default()
+            },
+            Knobs {
+                outage_for: Some(Duration::from_secs(1)),
                 ..Knobs::default()
             },
             Knobs {

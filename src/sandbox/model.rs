@@ -35,8 +35,15 @@ pub(super) enum Later {
 }
 
 impl Model {
-    /// A WeChat without tokens. [`Settings::check`] says whether the settings make sense.
+    /// A WeChat without tokens.
+    ///
+    /// # Panics
+    ///
+    /// The settings make no sense: ask [`Settings::check`] first if they are a user's.
     pub fn new(settings: Settings, seed: u64) -> Self {
+        settings
+            .check()
+            .expect("the caller checks what a user wrote");
         let account = |it| Account::new(it, &settings);
         let accounts = settings.accounts.iter();
         Self {
@@ -159,12 +166,12 @@ impl Model {
         })
     }
 
-    /// An account's counts and tokens.
+    /// An account's counts and tokens, as of the last call; [`Model::advance`] brings them up to date.
     pub fn account(&self, appid: &str) -> Option<&Account> {
         self.accounts.get(appid)
     }
 
-    /// The counts of all accounts together, and of calls that belong to none.
+    /// The counts of all accounts together, and of calls that belong to none, as of the last call.
     pub fn counts(&self) -> Counts {
         let mut sum = self.strangers;
         self.accounts
@@ -353,6 +360,19 @@ mod tests {
             assert_eq!(model.counts().mints(), 0);
             fetch(&mut model, 60, &classic());
         }
+    }
+
+    #[test]
+    fn clearing_faults_keeps_those_of_the_same_request() {
+        let mut model = faulty(Fault::errcode(45009));
+        let knobs = Knobs {
+            clear_faults: true,
+            faults: vec![Fault::errcode(50004).times(1)],
+            ..Knobs::default()
+        };
+        model.turn(START, &knobs).unwrap();
+        let got = [0, 1].map(|second| errcode(&model.handle(at(second), &classic())));
+        assert_eq!(got, [Some(50004), None]);
     }
 
     #[test]
