@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -201,8 +202,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn remove_leftovers(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.contains(".json.") && name.ends_with(".tmp")) {
+        let ours = |stem: &OsStr| stem.to_string_lossy().contains(".json.");
+        if path.extension() == Some(OsStr::new("tmp")) && path.file_stem().is_some_and(ours) {
             // If it cannot be removed it is only in nobody's way.
             let _ = fs::remove_file(&path);
         }

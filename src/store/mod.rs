@@ -7,6 +7,7 @@ mod file;
 mod lock;
 mod memory;
 mod snapshot;
+mod times;
 
 use std::{io, path::Path, sync::Arc};
 

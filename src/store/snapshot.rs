@@ -1,34 +1,24 @@
-//! The text of a state file: a record, translated so that it survives a restart of the machine.
-//!
-//! *Times.* In the domain, moments are of this machine's uptime. In the file they are milliseconds
-//! of the wall clock, beside an anchor: boot id, uptime and wall clock at the moment of saving. In
-//! the same boot the anchor gives the moments back exactly, even if the clock was set meanwhile. In
-//! another boot only the wall clock is left. It may lie, so what has happened cannot lie in the
-//! future, and no token gets more life than it was born with.
+//! The text of a state file: a record, its times translated (`times.rs`) so that they survive a restart
+//! of the machine.
 //!
 //! *Damage.* A checksum over the content finds a flipped bit in a token, which would otherwise be
 //! handed out. It is computed from the parsed content, so white space does not matter. A file of a
 //! newer format counts as damaged too: after a rollback the server must start, and since the file is
 //! set aside and not overwritten, the newer version can have it back.
 
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::domain::{
-    Generation, Mode, Moment, Note, Now, Record, Secret, Token, budget::Ledger as DomainLedger,
+    Generation, Mode, Note, Now, Record, Secret, Token, budget::Ledger as DomainLedger,
 };
+
+use super::times::{Anchor, LONGEST, Millis, Times, millis, wall};
 
 /// The format written here.
 const FORMAT: u64 = 1;
-
-/// No token lives longer, and WeChat's administrators reject nobody for longer.
-const LONGEST: Duration = Duration::from_hours(24);
 
 /// Why a file is not believed. Holds nothing of the file's content: serde's own messages quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,16 +98,6 @@ struct Content {
     note: Option<Asking>,
     ledger: Ledger,
     blocked_until: Option<Millis>,
-}
-
-/// Milliseconds since 1970 by the wall clock, negative before.
-type Millis = i64;
-
-#[derive(Serialize, Deserialize)]
-struct Anchor {
-    boot_id: String,
-    boot: Millis,
-    wall: Millis,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -261,78 +241,11 @@ impl Life {
     }
 }
 
-impl Anchor {
-    fn new(now: Now, boot_id: &str) -> Self {
-        Self {
-            boot_id: boot_id.to_owned(),
-            boot: now.boot.as_millis(),
-            wall: millis(now.wall),
-        }
-    }
-
-    fn wall_of(&self, moment: Moment) -> Millis {
-        let ahead = moment.as_millis().saturating_sub(self.boot);
-        self.wall.saturating_add(ahead)
-    }
-}
-
-/// Translates a file's times into this boot's.
-struct Times {
-    now: Now,
-    /// A pair that belongs together: from the file in the same boot, else of the present.
-    boot: Millis,
-    wall: Millis,
-}
-
-impl Times {
-    fn new(saved: &Anchor, now: Now, boot_id: &str) -> Self {
-        let known = !boot_id.is_empty() && saved.boot_id == boot_id;
-        // The uptime never goes back within a boot; if it does, the id cannot be trusted.
-        let same_boot = known && saved.boot <= now.boot.as_millis();
-        let (boot, wall) = if same_boot {
-            (saved.boot, saved.wall)
-        } else {
-            (now.boot.as_millis(), millis(now.wall))
-        };
-        Self { now, boot, wall }
-    }
-
-    fn moment(&self, at: Millis) -> Moment {
-        let ahead = at.saturating_sub(self.wall);
-        Moment::from_millis(self.boot.saturating_add(ahead))
-    }
-
-    /// Something that has happened.
-    fn past(&self, at: Millis) -> Moment {
-        self.moment(at).min(self.now.boot)
-    }
-
-    /// Something that is over soon.
-    fn soon(&self, at: Millis) -> Moment {
-        self.moment(at).min(self.now.boot + LONGEST)
-    }
-}
-
-fn millis(time: SystemTime) -> Millis {
-    let whole = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => whole(after),
-        Err(before) => -whole(before.duration()),
-    }
-}
-
-fn wall(millis: Millis) -> Option<SystemTime> {
-    let span = Duration::from_millis(millis.unsigned_abs());
-    if millis < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(span)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(span)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{option, prelude::*};
+
+    use crate::domain::Moment;
 
     use super::*;
 
@@ -343,7 +256,7 @@ mod tests {
     fn at(boot: i64, wall: i64) -> Now {
         Now {
             boot: Moment::from_millis(boot),
-            wall: super::wall(wall).unwrap(),
+            wall: super::super::times::wall(wall).unwrap(),
         }
     }
 
@@ -398,8 +311,8 @@ mod tests {
                 generation: Generation(generation),
                 asked_at,
                 expires_at: asked_at + Duration::from_millis(life.unsigned_abs()),
-                issue_time: super::wall(issued).unwrap(),
-                expire_time: super::wall(issued + life).unwrap(),
+                issue_time: wall(issued).unwrap(),
+                expire_time: wall(issued + life).unwrap(),
             }
         }
     }

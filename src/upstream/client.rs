@@ -11,8 +11,6 @@
 
 use std::{
     fmt,
-    io::Error,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -21,18 +19,14 @@ use std::{
 };
 
 use reqwest::{Proxy, Url, header, redirect, retry};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ClientConfig;
 use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
 use crate::config;
 
-use super::{OpenError, error::Cause};
+use super::{OpenError, error::Cause, tls};
 
 /// The longest body that is read.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -93,7 +87,7 @@ impl Client {
             base_urls: base_urls.collect::<Result<_, _>>()?,
             connect_timeout: config.connect_timeout,
             proxy: proxy.map_err(|_| OpenError::Proxy)?,
-            tls: tls(config.ca_file.as_deref())?,
+            tls: tls::config(config.ca_file.as_deref())?,
         };
         client
             .fresh(&Watched::default())
@@ -225,39 +219,4 @@ fn base_url(index: usize, url: &str) -> Result<Url, OpenError> {
     let usable = |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none();
     let url = Url::parse(url).ok().filter(usable);
     url.ok_or(OpenError::BaseUrl { index })
-}
-
-/// TLS that trusts the certificates built in, so that an image without any works, and `ca_file`.
-fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, OpenError> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = ca_file {
-        let place = || path.display().to_string();
-        let more = certificates(path).map_err(|source| OpenError::CaFile {
-            place: place(),
-            source,
-        })?;
-        let (added, _) = roots.add_parsable_certificates(more);
-        if added == 0 {
-            let source = Error::other("it holds no certificate");
-            return Err(OpenError::CaFile {
-                place: place(),
-                source,
-            });
-        }
-    }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider knows the default versions");
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Nothing may be sent before the handshake is through: it could be sent twice.
-    config.enable_early_data = false;
-    Ok(config)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let pem = std::fs::read(path)?;
-    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>();
-    certificates.map_err(|_| Error::other("it is not PEM"))
 }

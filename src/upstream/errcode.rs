@@ -110,10 +110,10 @@ fn by_person(errcode: i64) -> Option<Meaning> {
 /// The appid and the AppSecret do not fit.
 fn credential(errcode: i64) -> Option<Meaning> {
     let (text, hint) = match errcode {
-        40001 => ("the AppSecret is wrong", SECRET), // getAccessToken, WeCom
-        40125 => ("the AppSecret is wrong", SECRET), // seen
+        // getAccessToken, WeCom · seen
+        40001 | 40125 => ("the AppSecret is wrong", SECRET),
         40091 => ("the AppSecret belongs to somebody else", SECRET), // WeCom
-        40013 => ("the appid does not exist", APPID), // seen
+        40013 => ("the appid does not exist", APPID),                // seen
         40243 => (
             "the AppSecret is frozen", // getAccessToken, seen
             "unfreeze the AppSecret in WeChat's console; it takes up to 10 minutes",

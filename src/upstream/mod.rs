@@ -7,6 +7,7 @@ mod client;
 mod errcode;
 mod error;
 mod reply;
+mod tls;
 mod wechat;
 
 use std::sync::Arc;

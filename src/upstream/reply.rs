@@ -7,6 +7,7 @@
 use std::{net::IpAddr, net::SocketAddr, time::Duration};
 
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::domain::{Fetched, Secret, Sight};
 
@@ -59,7 +60,7 @@ pub fn read_look(status: u16, body: &[u8]) -> Sight {
 /// forbids: SDKs have met both. A space in their place changes nothing that matters here.
 fn parse(body: &[u8]) -> Option<Map<String, Value>> {
     let clean = |byte: &u8| if byte.is_ascii_control() { b' ' } else { *byte };
-    let body: Vec<u8> = body.iter().map(clean).collect();
+    let body: Zeroizing<Vec<u8>> = Zeroizing::new(body.iter().map(clean).collect());
     let text = String::from_utf8_lossy(&body);
     serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()
 }
