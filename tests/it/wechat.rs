@@ -16,7 +16,7 @@ use wxtokend::{
     upstream::{self, FetchError, Upstream},
 };
 
-use crate::support::{Answer, Asked, Server, refusing};
+use crate::raw::{Answer, Asked, Server, refusing};
 
 const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdefSECRETcanary0123";
