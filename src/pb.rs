@@ -1,6 +1,5 @@
 //! The messages, client and server generated from `proto/`.
 
-#![expect(missing_docs, reason = "the proto file is the manual")]
 #![allow(
     clippy::pedantic,
     clippy::allow_attributes_without_reason,
@@ -36,5 +35,43 @@ impl fmt::Debug for ForceRefreshRequest {
             .field("errcode", &self.errcode)
             .field("leaked", &self.leaked)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_prints_a_token() {
+        let canary = "canary".to_owned();
+        let token = || {
+            Some(Token {
+                access_token: canary.clone(),
+                generation: 7,
+                ..Token::default()
+            })
+        };
+        let messages: [&dyn fmt::Debug; 4] = [
+            &GetTokenResponse { token: token() },
+            &ForceRefreshResponse {
+                token: token(),
+                outcome: 0,
+            },
+            &WatchTokenResponse {
+                token: token(),
+                cause: 0,
+            },
+            &ForceRefreshRequest {
+                stale_token: canary.clone(),
+                stale_generation: 7,
+                ..ForceRefreshRequest::default()
+            },
+        ];
+        for message in messages {
+            let shown = format!("{message:?} {message:#?}");
+            assert!(!shown.contains(&canary), "{shown}");
+            assert!(shown.contains("generation: 7"), "{shown}");
+        }
     }
 }

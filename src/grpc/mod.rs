@@ -1,1 +1,149 @@
 //! How tokens leave: gRPC.
+//!
+//! tonic encodes, decodes and routes; the way in is our own, on hyper. tonic's server can neither end
+//! an endless stream when it shuts down, nor close an aged connection politely, nor stop waiting for
+//! a peer that never speaks, and it answers a passed deadline with `CANCELLED`.
+//!
+//! A call passes, in this order: `listener` (sockets, accepting), `connection` (HTTP/2, limits, age),
+//! `pace` (readers that do not read), `deadline` (how long a call may last), `caller` (who asks),
+//! `request` (is it well formed), `service` (the three calls) and, for streams, `watch`. `wire` and
+//! `status` say how tokens and errors look to callers, `health` how well we are.
+
+mod caller;
+mod connection;
+mod deadline;
+mod health;
+mod listener;
+mod pace;
+mod request;
+mod service;
+mod status;
+mod watch;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    select,
+    sync::{Semaphore, watch as slot},
+    time::timeout,
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+use tonic::service::Routes;
+use tracing::warn;
+
+pub use listener::BindError;
+
+use self::{caller::Door, connection::Host, health::Health, listener::Listener, service::Service};
+use crate::{
+    config, domain::access::Access, pb, pb::token_service_server::TokenServiceServer,
+    tokens::Tokens,
+};
+
+/// The longest request. A stale token has at most 8 KiB.
+const MAX_REQUEST: usize = 64 * 1024;
+
+/// A gRPC server with its socket bound: callers may connect, and are answered once it serves.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    max_connections: usize,
+    host: Host,
+    health: Health,
+    tokens: Tokens,
+}
+
+impl Server {
+    /// Binds the socket. `access` says who may ask; a new value counts from the next call on.
+    pub async fn bind(
+        settings: &config::Grpc,
+        tokens: Tokens,
+        access: slot::Receiver<Arc<Access>>,
+    ) -> Result<Self, BindError> {
+        let (health, health_service) = Health::new(tokens.clone()).await;
+        let service = Service::new(Door::new(tokens.clone(), access), tokens.clone());
+        let service = TokenServiceServer::new(service).max_decoding_message_size(MAX_REQUEST);
+        let routes = Routes::new(service).add_service(health_service);
+        Ok(Self {
+            listener: Listener::bind(&settings.listen).await?,
+            max_connections: settings.max_connections,
+            host: Host::new(settings, with_reflection(routes).prepare()),
+            health,
+            tokens,
+        })
+    }
+
+    /// Where to reach it from this machine: `http://127.0.0.1:43211` or `unix:///run/grpc.sock`.
+    pub fn local_url(&self) -> &str {
+        self.listener.url()
+    }
+
+    /// Answers calls until `stop`. Then it accepts no more connections, waits until the owner of the
+    /// tokens says that streams must end, lets them and all other calls finish, and `limit` after
+    /// `stop` at the latest cuts what is left. Returns then, whatever peers do.
+    pub async fn serve(self, stop: CancellationToken, limit: Duration) {
+        let health = self.health.keep_true(stop.clone());
+        let _health = AbortOnDropHandle::new(tokio::spawn(health));
+        // Dropping this future must not leave connections behind.
+        let _cut = self.host.cut.clone().drop_guard();
+        let connections = TaskTracker::new();
+        let accepting = accept(
+            self.listener,
+            self.max_connections,
+            &self.host,
+            &connections,
+        );
+        select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = accepting => {}
+        }
+        connections.close();
+        let end = end(&self.tokens, &self.host, &connections);
+        if timeout(limit, end).await.is_err() {
+            let left = connections.len();
+            warn!(connections = left, "cut connections that did not end");
+        }
+        self.host.cut.cancel();
+        connections.wait().await;
+    }
+}
+
+/// Runs until it is dropped; the listener closes with it.
+async fn accept(mut listener: Listener, max: usize, host: &Host, connections: &TaskTracker) {
+    let seats = Arc::new(Semaphore::new(max));
+    loop {
+        // Taken before accepting: who finds no seat waits in the kernel's queue.
+        let seat = Arc::clone(&seats).acquire_owned().await;
+        let (socket, peer) = listener.accept().await;
+        let connection = host.clone().serve(socket, peer);
+        connections.spawn(async move {
+            connection.await;
+            drop(seat);
+        });
+    }
+}
+
+/// Ends every connection as politely as its peer allows.
+async fn end(tokens: &Tokens, host: &Host, connections: &TaskTracker) {
+    // An error means that the owner is gone, which is as good a reason to end.
+    let _ = tokens.draining().wait_for(|draining| *draining).await;
+    host.end.cancel();
+    connections.wait().await;
+}
+
+/// Both versions: `grpcurl` and `buf` ask with v1, Python's `grpcio-reflection` with v1alpha.
+fn with_reflection(routes: Routes) -> Routes {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let sound = "descriptors made by a compiler can be read";
+    routes
+        .add_service(builder().build_v1().expect(sound))
+        .add_service(builder().build_v1alpha().expect(sound))
+}

@@ -1,0 +1,150 @@
+//! One connection: HTTP/2 over one socket, from the first byte to a polite end.
+//!
+//! Every step is bounded, because a peer may do anything at all, also nothing. Old connections are
+//! ended so that long-lived clients spread over new replicas; a `CancellationToken` tells the streams
+//! of that connection to say goodbye first.
+
+use std::{pin::pin, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncReadExt, join},
+    select,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, service::Routes};
+use tower::ServiceExt;
+
+use super::{deadline::Bounded, listener::Socket, pace::Streams};
+use crate::{config, domain::access::Peer};
+
+/// What every HTTP/2 client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Left to the calls of an aged connection. The longest, two mints of a leaked token, takes 40 s.
+const GRACE: Duration = Duration::from_mins(1);
+
+/// Requests are small: the least windows that HTTP/2 knows hold any of them.
+const WINDOW: u32 = 65_535;
+
+/// What one stream may make us keep for it to write; several of the longest tokens.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// The longest headers of a request.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// What a call may know about the connection it came over.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    /// Where it comes from.
+    pub(super) peer: Peer,
+    /// Cancelled when the connection is about to end.
+    pub(super) end: CancellationToken,
+}
+
+impl Connection {
+    pub(super) fn new(peer: Peer, end: CancellationToken) -> Self {
+        Self { peer, end }
+    }
+}
+
+/// Serves connections.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    http: http2::Builder<Streams>,
+    calls: Bounded<Routes>,
+    first_bytes_timeout: Duration,
+    max_age: Duration,
+    /// Ends all connections, politely.
+    pub(super) end: CancellationToken,
+    /// Ends all connections, now.
+    pub(super) cut: CancellationToken,
+}
+
+impl Host {
+    pub(super) fn new(settings: &config::Grpc, routes: Routes) -> Self {
+        let mut http = http2::Builder::new(Streams);
+        // Without a timer of its own hyper panics at the first ping.
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(settings.keepalive_interval)
+            .keep_alive_timeout(settings.keepalive_timeout)
+            .max_concurrent_streams(settings.max_streams_per_connection)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEADERS);
+        Self {
+            http,
+            calls: Bounded(routes),
+            first_bytes_timeout: settings.first_bytes_timeout,
+            max_age: settings.max_connection_age,
+            end: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub(super) async fn serve(self, socket: Socket, peer: Peer) {
+        let cut = self.cut.clone();
+        let _ = cut.run_until_cancelled(self.converse(socket, peer)).await;
+    }
+
+    async fn converse(self, mut socket: Socket, peer: Peer) {
+        if !self.greeted(&mut socket).await {
+            return;
+        }
+        let connection = Connection::new(peer, self.end.child_token());
+        let end = connection.end.clone();
+        let calls = self.calls.map_request(move |mut call: Request<Incoming>| {
+            call.extensions_mut().insert(connection.clone());
+            call.map(Body::new)
+        });
+        let io = join(PREFACE.chain(socket.reader), socket.writer);
+        let calls = TowerToHyperService::new(calls);
+        let mut talk = pin!(self.http.serve_connection(TokioIo::new(io), calls));
+        select! {
+            _ = talk.as_mut() => return,
+            () = end.cancelled() => {}
+            () = sleep(jittered(self.max_age)) => end.cancel(),
+        }
+        talk.as_mut().graceful_shutdown();
+        let _ = timeout(GRACE, talk).await;
+    }
+
+    /// Whether the peer speaks HTTP/2, and soon. hyper would wait for it for ever.
+    async fn greeted(&self, socket: &mut Socket) -> bool {
+        let mut first = [0; PREFACE.len()];
+        let read = timeout(
+            self.first_bytes_timeout,
+            socket.reader.read_exact(&mut first),
+        );
+        select! {
+            read = read => matches!(read, Ok(Ok(_))) && first == *PREFACE,
+            () = self.end.cancelled() => false,
+        }
+    }
+}
+
+/// More or less 20 %, so that clients that came together do not leave together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_spread_by_a_fifth() {
+        let ages = (0..1000).map(|_| jittered(Duration::from_secs(100)).as_secs());
+        let ages: Vec<_> = ages.collect();
+        assert!(ages.iter().all(|age| (80..=120).contains(age)), "{ages:?}");
+        assert!(ages.iter().any(|&age| age < 90) && ages.iter().any(|&age| age > 110));
+    }
+}

@@ -1,0 +1,277 @@
+//! Sockets: binding them, and accepting without ever spinning.
+
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf, absolute},
+    time::Duration,
+};
+
+use tokio::{
+    fs,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use super::caller::peer_at;
+use crate::{config::Listen, domain::access::Peer};
+
+/// The pause after the first failure to accept; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The owner and its group may connect. Who may ask is decided by whom the file lets in.
+const MODE: u32 = 0o660;
+
+/// Why no socket could be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error("cannot listen on `{0}`: another program already does")]
+    InUse(String),
+    /// A unix socket would have to replace something that is none.
+    #[error("cannot listen on `{0}`: there is a file that is not a socket")]
+    NotASocket(String),
+    /// Everything else: no right, no such host, no such folder.
+    #[error("cannot listen on `{address}`")]
+    Io {
+        /// The configured address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// An accepted connection.
+pub(super) struct Socket {
+    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    kind: Kind,
+    url: String,
+    trouble: Option<(io::ErrorKind, Duration)>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+/// Removes its file before it closes: once it is closed a successor may have put its own there.
+#[derive(Debug)]
+struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        // It may be gone already, and there is nobody to tell.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Listener {
+    pub(super) async fn bind(address: &Listen) -> Result<Self, BindError> {
+        let (kind, url) = match address {
+            Listen::Tcp(address) => bind_tcp(address).await?,
+            Listen::Unix(path) => bind_unix(path).await?,
+        };
+        let trouble = None;
+        Ok(Self { kind, url, trouble })
+    }
+
+    /// Where to reach it from this machine.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The next connection. Losing this future loses no connection.
+    pub(super) async fn accept(&mut self) -> (Socket, Peer) {
+        loop {
+            match self.kind.accept().await {
+                Ok(accepted) => {
+                    if self.trouble.take().is_some() {
+                        info!(listener = %self.url, "accepting connections again");
+                    }
+                    return accepted;
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => sleep(self.pause_after(&error)).await,
+            }
+        }
+    }
+
+    /// Out of files or memory: the connection stays in the queue, so trying again at once would spin.
+    fn pause_after(&mut self, error: &io::Error) -> Duration {
+        let kind = error.kind();
+        if self.trouble.is_none_or(|(last, _)| last != kind) {
+            warn!(listener = %self.url, %error, "cannot accept connections");
+        }
+        let doubled = |(_, last): (_, Duration)| (last * 2).min(LONGEST_PAUSE);
+        let pause = self.trouble.map_or(FIRST_PAUSE, doubled);
+        self.trouble = Some((kind, pause));
+        pause
+    }
+}
+
+impl Kind {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Without it the first answer waits 40 ms for an acknowledgement.
+                stream.set_nodelay(true)?;
+                let (reader, writer) = stream.into_split();
+                Ok((Socket::new(reader, writer), peer_at(address.ip())))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                let (reader, writer) = stream.into_split();
+                Ok((Socket::new(reader, writer), Peer::Unix))
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn new(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        Self {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+        }
+    }
+}
+
+async fn bind_tcp(address: &str) -> Result<(Kind, String), BindError> {
+    let error = |source: io::Error| failed(address, source);
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let url = format!("http://{}", listener.local_addr().map_err(error)?);
+    Ok((Kind::Tcp(listener), url))
+}
+
+async fn bind_unix(path: &Path) -> Result<(Kind, String), BindError> {
+    let shown = path.display().to_string();
+    let error = |source: io::Error| failed(&shown, source);
+    let path = absolute(path).map_err(error)?;
+    make_room(&path, &shown).await?;
+    let listener = UnixListener::bind(&path).map_err(error)?;
+    let socket = UnixSocket { listener, path };
+    let mode = Permissions::from_mode(MODE);
+    let set = fs::set_permissions(&socket.path, mode).await;
+    set.map_err(error)?;
+    let url = format!("unix://{}", socket.path.display());
+    Ok((Kind::Unix(socket), url))
+}
+
+/// Removes a socket that nobody answers on any more, as a killed server leaves it.
+async fn make_room(path: &Path, shown: &str) -> Result<(), BindError> {
+    let error = |source: io::Error| failed(shown, source);
+    let found = match fs::symlink_metadata(path).await {
+        Ok(found) => found,
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(other) => return Err(error(other)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket(shown.to_owned()));
+    }
+    match UnixStream::connect(path).await {
+        Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).await.map_err(error)
+        }
+        _ => Err(BindError::InUse(shown.to_owned())),
+    }
+}
+
+fn failed(address: &str, source: io::Error) -> BindError {
+    let address = address.to_owned();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        _ => BindError::Io { address, source },
+    }
+}
+
+/// Whether only the one connection failed, which is gone.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn unix(path: &Path) -> Result<Listener, BindError> {
+        Listener::bind(&Listen::Unix(path.to_owned())).await
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let tcp = |address: &str| Listen::Tcp(address.to_owned());
+        let first = Listener::bind(&tcp("127.0.0.1:0")).await.unwrap();
+        let address = first.url().strip_prefix("http://").unwrap();
+        let error = Listener::bind(&tcp(address)).await.unwrap_err();
+        let expected = format!("cannot listen on `{address}`: another program already does");
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("grpc.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a dead server leaves its file");
+
+        let listener = unix(&path).await.unwrap();
+        assert_eq!(listener.url(), format!("unix://{}", path.display()));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+
+        let second = unix(&path).await.unwrap_err();
+        assert!(matches!(second, BindError::InUse(_)), "{second}");
+        assert!(path.exists());
+        drop(listener);
+        assert!(!path.exists(), "the file goes with the socket");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        let error = unix(&path).await.unwrap_err();
+        assert!(matches!(error, BindError::NotASocket(_)), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[tokio::test]
+    async fn failures_to_accept_slow_down_to_one_try_a_second() {
+        let mut listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".into()))
+            .await
+            .unwrap();
+        let full = io::Error::from_raw_os_error(24);
+        let pauses: Vec<_> = (0..7)
+            .map(|_| listener.pause_after(&full).as_millis())
+            .collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+        assert!(!is_the_peers(&full));
+    }
+}

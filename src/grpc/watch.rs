@@ -1,0 +1,488 @@
+//! The stream: the token in force, then each later one, a sign of life every 30 s, a last word.
+//!
+//! Nothing is queued. Each message is made at the moment the transport asks for it, from what is
+//! known then. So a slow reader skips to the newest token, every life and `keep_for` is right when it
+//! leaves, and a stream that nobody reads costs nothing.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    sync::watch,
+    time::{Interval, interval, sleep},
+};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+use super::{connection::Connection, wire};
+use crate::{
+    domain::{AppName, Generation, Moment},
+    pb::{Cause, WatchTokenRequest, WatchTokenResponse},
+    tokens::{FIRST_OUTCOME, Issued, NoToken, Tokens, View},
+};
+
+/// Contract: both ends notice a dead path.
+const BEAT: Duration = Duration::from_secs(30);
+
+/// Contract: the ends of streams whose token died are spread over this long, and so are the callers
+/// who come back.
+const SPREAD: Duration = Duration::from_secs(2);
+
+/// What one stream knows.
+#[derive(Debug)]
+pub(super) struct Watch {
+    app_id: String,
+    known: Generation,
+    /// The generation that the reader holds, once we know that it holds one of ours.
+    held: Option<Generation>,
+    tokens: Tokens,
+    view: watch::Receiver<View>,
+    draining: watch::Receiver<bool>,
+    connection: CancellationToken,
+    beat: Interval,
+    /// Since there is no usable token: until when to wait for one.
+    give_up: Option<Moment>,
+    /// The last message has been sent.
+    over: bool,
+}
+
+enum Event {
+    News,
+    Beat,
+    End,
+}
+
+impl Watch {
+    pub(super) fn new(
+        tokens: Tokens,
+        app: &AppName,
+        request: Request<WatchTokenRequest>,
+    ) -> Result<Self, NoToken> {
+        let connection = request.extensions().get::<Connection>();
+        let connection = connection.map(|connection| connection.end.clone());
+        let request = request.into_inner();
+        let mut beat = interval(BEAT);
+        beat.reset();
+        Ok(Self {
+            app_id: request.app_id,
+            known: Generation(request.known_generation),
+            held: None,
+            view: tokens.watch(app)?,
+            draining: tokens.draining(),
+            tokens,
+            connection: connection.unwrap_or_default(),
+            beat,
+            give_up: None,
+            over: false,
+        })
+    }
+
+    pub(super) fn into_stream(self) -> TokenStream {
+        TokenStream(Some(Box::pin(self.step())))
+    }
+
+    async fn step(mut self) -> Step {
+        let next = self.next().await.map_err(Status::from);
+        (self, next)
+    }
+
+    /// The next message, or why there is none any more.
+    async fn next(&mut self) -> Result<WatchTokenResponse, NoToken> {
+        let mut beat = false;
+        while !self.over {
+            let now = self.tokens.now().boot;
+            let wake_in = match self.look() {
+                Ok(issued) => {
+                    self.give_up = None;
+                    if let Some(cause) = self.cause(issued.token.generation, beat) {
+                        return Ok(self.message(&issued, cause));
+                    }
+                    issued.time_to_live
+                }
+                Err(error) => match self.give_up_at(now).since(now) {
+                    Duration::ZERO => return Err(error),
+                    wait => wait,
+                },
+            };
+            beat = match self.event(wake_in).await {
+                Event::News => false,
+                Event::Beat => true,
+                Event::End => return self.last_word(),
+            };
+        }
+        Err(NoToken::Draining)
+    }
+
+    fn look(&mut self) -> Result<Issued, NoToken> {
+        self.tokens.answer(&self.view.borrow_and_update())
+    }
+
+    /// Why the reader should hear of the token in force, if it should.
+    fn cause(&mut self, generation: Generation, beat: bool) -> Option<Cause> {
+        match self.held {
+            None if generation == self.known => {
+                self.held = Some(generation);
+                None
+            }
+            None => Some(Cause::Current),
+            Some(held) if generation > held => Some(Cause::Rotated),
+            Some(held) if beat && generation == held => Some(Cause::Heartbeat),
+            Some(_) => None,
+        }
+    }
+
+    fn message(&mut self, issued: &Issued, cause: Cause) -> WatchTokenResponse {
+        self.beat.reset();
+        self.held = Some(issued.token.generation);
+        WatchTokenResponse {
+            token: Some(wire::token(self.app_id.clone(), issued)),
+            cause: cause.into(),
+        }
+    }
+
+    /// A stream that has not begun waits as `GetToken` does. One whose token died ends soon: its
+    /// reader has nothing to use.
+    fn give_up_at(&mut self, now: Moment) -> Moment {
+        let patience = match self.held {
+            None => FIRST_OUTCOME,
+            Some(_) => SPREAD.mul_f64(fastrand::f64()),
+        };
+        *self.give_up.get_or_insert(now + patience)
+    }
+
+    /// What happens first; `wake_in` is when the token dies, or when to give up waiting for one.
+    async fn event(&mut self, wake_in: Duration) -> Event {
+        let draining = async {
+            // An error means that the owner is gone.
+            let _ = self.draining.wait_for(|draining| *draining).await;
+        };
+        select! {
+            biased;
+            news = self.view.changed() => if news.is_ok() { Event::News } else { Event::End },
+            () = draining => Event::End,
+            () = self.connection.cancelled() => Event::End,
+            () = sleep(wake_in) => Event::News,
+            _ = self.beat.tick() => Event::Beat,
+        }
+    }
+
+    /// The server or the connection ends: the token in force once more, if there is one.
+    fn last_word(&mut self) -> Result<WatchTokenResponse, NoToken> {
+        self.over = true;
+        let issued = self.look().map_err(|_| NoToken::Draining)?;
+        if self.held > Some(issued.token.generation) {
+            return Err(NoToken::Draining);
+        }
+        Ok(self.message(&issued, Cause::Draining))
+    }
+}
+
+type Step = (Watch, Result<WatchTokenResponse, Status>);
+
+/// A [`Watch`] as tonic wants it. Ends after the first error.
+pub(super) struct TokenStream(Option<Pin<Box<dyn Future<Output = Step> + Send>>>);
+
+impl Stream for TokenStream {
+    type Item = Result<WatchTokenResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(step) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let (watch, next) = ready!(step.as_mut().poll(cx));
+        self.0 = next.is_ok().then(|| Box::pin(watch.step()) as _);
+        Poll::Ready(Some(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
+
+    use tokio::time::{Instant, advance, timeout};
+    use tokio_stream::StreamExt;
+    use tonic::Code;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        domain::{Now, Secret, Token},
+        pb,
+        tokens::{Current, Publisher, channel},
+    };
+
+    /// No socket is near, so time may jump.
+    struct Bench {
+        tokens: Tokens,
+        publisher: Publisher,
+        connection: CancellationToken,
+    }
+
+    fn shop() -> AppName {
+        AppName::parse("shop").unwrap()
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let clock = Clock::simulated(Now {
+                boot: Moment::since_boot(Duration::from_secs(1000)),
+                wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+            });
+            let (tokens, publisher) = channel([(shop(), "wx1".to_owned())], clock);
+            Self {
+                tokens,
+                publisher,
+                connection: CancellationToken::new(),
+            }
+        }
+
+        /// Everything but the generation is the same for all.
+        fn view(&self, generation: u64, life: u64) -> View {
+            let now = self.tokens.now();
+            let life = Duration::from_secs(life);
+            let token = Token {
+                value: Secret::new(format!("token-{generation}")),
+                generation: Generation(generation),
+                asked_at: now.boot,
+                expires_at: now.boot + life,
+                issue_time: now.wall,
+                expire_time: now.wall + life,
+            };
+            let current = Current {
+                token: Arc::new(token),
+                keep_until: now.boot + life / 2,
+                previous_expires_at: None,
+                dead: false,
+            };
+            View {
+                current: Some(current),
+                settled: true,
+                ..View::default()
+            }
+        }
+
+        fn publish(&self, generation: u64, life: u64) {
+            let view = self.view(generation, life);
+            self.publisher.publish(&shop(), view);
+        }
+
+        fn kill(&self, generation: u64) {
+            let mut view = self.view(generation, 7200);
+            view.current.as_mut().unwrap().dead = true;
+            self.publisher.publish(&shop(), view);
+        }
+
+        fn watch(&self, known_generation: u64) -> TokenStream {
+            let mut request = Request::new(WatchTokenRequest {
+                app_id: "wx1".into(),
+                known_generation,
+            });
+            let origin =
+                Connection::new(crate::domain::access::Peer::Unix, self.connection.clone());
+            request.extensions_mut().insert(origin);
+            let watch = Watch::new(self.tokens.clone(), &shop(), request);
+            watch.unwrap().into_stream()
+        }
+    }
+
+    async fn next(stream: &mut TokenStream) -> (Cause, pb::Token) {
+        let message = stream.next().await.unwrap().unwrap();
+        (message.cause(), message.token.unwrap())
+    }
+
+    async fn told(stream: &mut TokenStream) -> (Cause, u64) {
+        let (cause, token) = next(stream).await;
+        (cause, token.generation)
+    }
+
+    async fn end(stream: &mut TokenStream) -> (Code, String) {
+        let status = stream.next().await.unwrap().unwrap_err();
+        assert!(stream.next().await.is_none(), "nothing follows an error");
+        (
+            status.code(),
+            status.get_details_error_info().unwrap().reason,
+        )
+    }
+
+    async fn is_silent(stream: &mut TokenStream) -> bool {
+        timeout(Duration::from_secs(29), stream.next())
+            .await
+            .is_err()
+    }
+
+    fn draining() -> (Code, String) {
+        (Code::Unavailable, "DRAINING".to_owned())
+    }
+
+    fn no_token() -> (Code, String) {
+        (Code::Unavailable, "NO_VALID_TOKEN".to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_message_comes_at_once_unless_the_caller_holds_it() {
+        let bench = Bench::new();
+        bench.publish(5, 7200);
+        for known in [0, 4, 6] {
+            let first = told(&mut bench.watch(known)).await;
+            assert_eq!(first, (Cause::Current, 5), "known: {known}");
+        }
+        let mut stream = bench.watch(5);
+        assert!(is_silent(&mut stream).await);
+        bench.publish(6, 7200);
+        assert_eq!(told(&mut stream).await, (Cause::Rotated, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_is_sent_after_30_s_of_silence() {
+        let bench = Bench::new();
+        bench.publish(1, 7200);
+        for known in [0, 1] {
+            let (start, mut stream) = (Instant::now(), bench.watch(known));
+            let first = told(&mut stream).await;
+            if first == (Cause::Current, 1) {
+                assert_eq!(told(&mut stream).await, (Cause::Heartbeat, 1));
+            }
+            assert_eq!(start.elapsed().as_secs(), 30, "{first:?}");
+        }
+        let mut stream = bench.watch(0);
+        told(&mut stream).await;
+        advance(Duration::from_secs(29)).await;
+        bench.publish(2, 7200);
+        assert_eq!(told(&mut stream).await, (Cause::Rotated, 2));
+        assert!(is_silent(&mut stream).await, "a rotation is a sign of life");
+        assert_eq!(told(&mut stream).await, (Cause::Heartbeat, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_skips_to_the_newest_and_reads_what_is_true_then() {
+        let bench = Bench::new();
+        bench.publish(1, 7200);
+        let mut stream = bench.watch(0);
+        told(&mut stream).await;
+        for generation in 2..=9 {
+            bench.publish(generation, 7200);
+        }
+        advance(Duration::from_secs(200)).await;
+        let (cause, token) = next(&mut stream).await;
+        assert_eq!((cause, token.generation), (Cause::Rotated, 9));
+        assert_eq!(token.app_id, "wx1", "the name the caller asked with");
+        assert_eq!(token.time_to_live.unwrap().seconds, 7000);
+        assert_eq!(token.keep_for.unwrap().seconds, 3400);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_news_and_no_older_token_are_passed_on() {
+        let bench = Bench::new();
+        bench.publish(5, 7200);
+        let mut stream = bench.watch(0);
+        told(&mut stream).await;
+        bench.publish(5, 7200);
+        bench.publish(4, 7200);
+        assert!(is_silent(&mut stream).await);
+        bench.publisher.drain();
+        assert_eq!(end(&mut stream).await, draining());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_message_says_why_the_stream_ends() {
+        let ends: [fn(Bench); 3] = [
+            |bench| bench.publisher.drain(),
+            |bench| bench.connection.cancel(),
+            |bench| drop(bench.publisher),
+        ];
+        for (case, cause_end) in ends.into_iter().enumerate() {
+            let bench = Bench::new();
+            bench.publish(1, 7200);
+            let mut stream = bench.watch(0);
+            told(&mut stream).await;
+            cause_end(bench);
+            let last = told(&mut stream).await;
+            assert_eq!(last, (Cause::Draining, 1), "case {case}");
+            assert_eq!(end(&mut stream).await, draining(), "case {case}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_token_the_stream_waits_10_s_for_one() {
+        let bench = Bench::new();
+        let start = Instant::now();
+        let mut stream = bench.watch(0);
+        assert_eq!(end(&mut stream).await, no_token());
+        assert_eq!(start.elapsed().as_secs(), 10);
+
+        let mut stream = bench.watch(0);
+        let late = async {
+            sleep(Duration::from_secs(9)).await;
+            bench.publish(1, 7200);
+        };
+        let (first, ()) = tokio::join!(told(&mut stream), late);
+        assert_eq!(first, (Cause::Current, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_never_had_a_token_ends_without_a_last_message() {
+        let mut stream = Bench::new().watch(0);
+        assert_eq!(end(&mut stream).await, draining(), "the owner is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_of_a_token_that_dies_end_within_two_seconds_spread() {
+        let bench = Bench::new();
+        bench.publish(1, 20);
+        let start = Instant::now();
+        let mut ends = Vec::new();
+        let streams: Vec<_> = (0..50).map(|_| bench.watch(1)).collect();
+        for mut stream in streams {
+            ends.push(tokio::spawn(async move {
+                assert_eq!(end(&mut stream).await, no_token());
+                start.elapsed()
+            }));
+        }
+        let mut after = Vec::new();
+        for end in ends {
+            after.push(end.await.unwrap());
+        }
+        let (first, last) = (after.iter().min().unwrap(), after.iter().max().unwrap());
+        assert!(*first >= Duration::from_secs(20), "{first:?}");
+        assert!(*last <= Duration::from_millis(22_010), "{last:?}");
+        assert!(*last - *first > Duration::from_secs(1), "not spread");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_proven_dead_ends_the_stream_within_two_seconds() {
+        let bench = Bench::new();
+        bench.publish(1, 7200);
+        let mut stream = bench.watch(1);
+        assert!(is_silent(&mut stream).await);
+        bench.kill(1);
+        let start = Instant::now();
+        assert_eq!(end(&mut stream).await, no_token());
+        assert!(start.elapsed() <= Duration::from_millis(2010));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_outlives_its_token_if_that_returns_or_is_replaced_in_time() {
+        let bench = Bench::new();
+        bench.publish(1, 7200);
+        let mut stream = bench.watch(1);
+        assert!(is_silent(&mut stream).await);
+        bench.kill(1);
+        assert!(timeout(Duration::ZERO, stream.next()).await.is_err());
+        bench.publish(1, 7200);
+        let beat = told(&mut stream).await;
+        assert_eq!(beat, (Cause::Heartbeat, 1), "it came back to life");
+        bench.kill(1);
+        assert!(timeout(Duration::ZERO, stream.next()).await.is_err());
+        bench.publish(2, 7200);
+        assert_eq!(told(&mut stream).await, (Cause::Rotated, 2));
+    }
+}
