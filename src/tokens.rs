@@ -377,7 +377,7 @@ mod tests {
         ];
         let start = Now {
             boot: Moment::since_boot(Duration::from_secs(500)),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(9000),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(9001),
         };
         channel(apps, Clock::simulated(start))
     }
@@ -470,7 +470,7 @@ mod tests {
         let issued = tokens.current(&shop(), Duration::ZERO).await.unwrap();
         assert_eq!(issued.time_to_live, Duration::from_secs(70));
         assert_eq!(issued.keep_for, Duration::from_secs(10));
-        let previous = SystemTime::UNIX_EPOCH + Duration::from_secs(9005);
+        let previous = SystemTime::UNIX_EPOCH + Duration::from_secs(9006);
         assert_eq!(issued.previous_expire_time, Some(previous));
         advance(Duration::from_secs(30)).await;
         let issued = tokens.current(&shop(), Duration::ZERO).await.unwrap();

@@ -57,7 +57,10 @@ async fn serve_until_stopped(
     let mut signals = Signals::new()?;
     let clock = Clock::SYSTEM;
     let store = store::open(&config.store, clock).context("cannot use the store")?;
-    let names = config.apps.iter().map(|app| (app.name.clone(), app.appid.clone()));
+    let names = config
+        .apps
+        .iter()
+        .map(|app| (app.name.clone(), app.appid.clone()));
     let (tokens, publisher) = tokens::channel(names, clock);
     let (access, is_access) = watch::channel(Arc::new(read_access(&config.consumers)?));
 

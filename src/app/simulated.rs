@@ -47,7 +47,10 @@ pub async fn serve_sandbox(config: Option<Config>) -> anyhow::Result<()> {
     let settings = Settings {
         accounts: config.apps.iter().map(account).collect::<Result<_, _>>()?,
         life: LIFE,
-        overlap: config.apps.first().map_or(LIFE / 6, |app| app.policy.overlap),
+        overlap: config
+            .apps
+            .first()
+            .map_or(LIFE / 6, |app| app.policy.overlap),
         ..Settings::default()
     };
     let shell = start(net::TcpListener::bind("127.0.0.1:0").await?, settings)?;

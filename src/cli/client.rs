@@ -134,7 +134,10 @@ impl Client {
                 return Err(Failure::refused(&ended));
             }
             eprintln!("{}; watching again", ended.message());
-            sleep(Duration::from_millis(pause / 2 + fastrand::u64(0..=pause / 2))).await;
+            sleep(Duration::from_millis(
+                pause / 2 + fastrand::u64(0..=pause / 2),
+            ))
+            .await;
             pause = (pause * 2).min(RECONNECT.end);
         }
     }

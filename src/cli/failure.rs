@@ -39,7 +39,10 @@ impl Failure {
         Self {
             code: BAD_CONFIGURATION,
             lines: problems.to_string().lines().map(str::to_owned).collect(),
-            hint: Some("each setting is explained in the README and in deploy/wxtokend.example.toml".into()),
+            hint: Some(
+                "each setting is explained in the README and in deploy/wxtokend.example.toml"
+                    .into(),
+            ),
         }
     }
 
@@ -47,7 +50,9 @@ impl Failure {
     pub(super) fn not_reachable(endpoint: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut failure = Self::chain(error);
         failure.code = NOT_REACHABLE;
-        failure.lines.insert(0, format!("no server can be reached at `{endpoint}`"));
+        failure
+            .lines
+            .insert(0, format!("no server can be reached at `{endpoint}`"));
         failure.hint = Some("start one with `wxtokend serve`, or say where it is with `--endpoint` or `WXTOKEND_ENDPOINT`".into());
         failure
     }
@@ -56,16 +61,27 @@ impl Failure {
     pub(super) fn refused(status: &Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
-        let reason = info.map_or_else(|| format!("{:?}", status.code()), |info| info.reason.clone());
+        let reason = info.map_or_else(
+            || format!("{:?}", status.code()),
+            |info| info.reason.clone(),
+        );
         let mut lines = vec![format!("{} ({reason})", status.message())];
-        for violation in details.bad_request().into_iter().flat_map(|b| &b.field_violations) {
+        for violation in details
+            .bad_request()
+            .into_iter()
+            .flat_map(|b| &b.field_violations)
+        {
             lines.push(format!("`{}` {}", violation.field, violation.description));
         }
         let hint = info.and_then(|info| info.metadata.get("hint").cloned());
         let wait = details.retry_info().and_then(|retry| retry.retry_delay);
         let again = || wait.map(|wait| format!("try again in {} s", wait.as_secs().max(1)));
         let hint = hint.or_else(again).or_else(|| general_hint(status.code()));
-        Self { code: 1, lines, hint }
+        Self {
+            code: 1,
+            lines,
+            hint,
+        }
     }
 
     fn chain(error: &(dyn std::error::Error + 'static)) -> Self {

@@ -61,7 +61,12 @@ struct Serve {
 #[derive(Debug, Args)]
 struct Endpoint {
     /// Where the server is: `http://host:port` or `unix:///path`
-    #[arg(long, value_name = "URL", env = "WXTOKEND_ENDPOINT", default_value = "http://127.0.0.1:50051")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "WXTOKEND_ENDPOINT",
+        default_value = "http://127.0.0.1:50051"
+    )]
     endpoint: String,
     /// The file with the consumer's key, if the server wants one
     #[arg(long, value_name = "FILE", env = "WXTOKEND_KEY_FILE")]
@@ -100,7 +105,12 @@ struct Refresh {
     #[command(flatten)]
     stale: StaleArguments,
     /// The errcode that WeChat answered
-    #[arg(long, value_name = "C", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "C",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     errcode: i32,
     /// The token has leaked: kill it although it lives
     #[arg(long)]
@@ -205,7 +215,11 @@ impl Health {
     async fn run(self) -> Result<(), Failure> {
         let serving = client::health(&self.endpoint, self.service).await?;
         print::line(if serving { "SERVING" } else { "NOT_SERVING" })?;
-        if serving { Ok(()) } else { Err(Failure::silent()) }
+        if serving {
+            Ok(())
+        } else {
+            Err(Failure::silent())
+        }
     }
 }
 

@@ -87,7 +87,9 @@ fn of_token(token: &Token, shown: bool) -> Value {
 }
 
 fn seconds(span: Option<&Duration>) -> f64 {
-    let span = span.copied().and_then(|span| std::time::Duration::try_from(span).ok());
+    let span = span
+        .copied()
+        .and_then(|span| std::time::Duration::try_from(span).ok());
     let millis = span.unwrap_or_default().as_millis();
     // Milliseconds of a token's life fit an f64 exactly.
     f64::from(u32::try_from(millis).unwrap_or(u32::MAX)) / 1000.0

@@ -23,6 +23,10 @@ use crate::{config::Listen, domain::access::Peer};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// So many connections in a row end a trouble. At the limit of open files single ones get through
+/// now and then, and each would be worth two lines of log.
+const CALM: u32 = 20;
+
 /// The owner and its group may connect. Who may ask is decided by whom the file lets in.
 const MODE: u32 = 0o660;
 
@@ -56,7 +60,15 @@ pub(super) struct Socket {
 pub(super) struct Listener {
     kind: Kind,
     url: String,
-    trouble: Option<(io::ErrorKind, Duration)>,
+    trouble: Option<Trouble>,
+}
+
+/// Why nothing can be accepted.
+#[derive(Debug)]
+struct Trouble {
+    kind: io::ErrorKind,
+    pause: Duration,
+    accepted_since: u32,
 }
 
 #[derive(Debug)]
@@ -99,9 +111,7 @@ impl Listener {
         loop {
             match self.kind.accept().await {
                 Ok(accepted) => {
-                    if self.trouble.take().is_some() {
-                        info!(listener = %self.url, "accepting connections again");
-                    }
+                    self.calm_down();
                     return accepted;
                 }
                 Err(error) if is_the_peers(&error) => {}
@@ -110,15 +120,31 @@ impl Listener {
         }
     }
 
+    fn calm_down(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.pause = Duration::ZERO;
+            trouble.accepted_since += 1;
+            if trouble.accepted_since == CALM {
+                info!(listener = %self.url, "accepting connections again");
+                self.trouble = None;
+            }
+        }
+    }
+
     /// Out of files or memory: the connection stays in the queue, so trying again at once would spin.
     fn pause_after(&mut self, error: &io::Error) -> Duration {
         let kind = error.kind();
-        if self.trouble.is_none_or(|(last, _)| last != kind) {
+        let last = self.trouble.take().filter(|trouble| trouble.kind == kind);
+        if last.is_none() {
             warn!(listener = %self.url, %error, "cannot accept connections");
         }
-        let doubled = |(_, last): (_, Duration)| (last * 2).min(LONGEST_PAUSE);
-        let pause = self.trouble.map_or(FIRST_PAUSE, doubled);
-        self.trouble = Some((kind, pause));
+        let pause = last.map_or(Duration::ZERO, |trouble| trouble.pause * 2);
+        let pause = pause.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.trouble = Some(Trouble {
+            kind,
+            pause,
+            accepted_since: 0,
+        });
         pause
     }
 }
@@ -268,10 +294,17 @@ mod tests {
             .await
             .unwrap();
         let full = io::Error::from_raw_os_error(24);
-        let pauses: Vec<_> = (0..7)
-            .map(|_| listener.pause_after(&full).as_millis())
-            .collect();
-        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+        let pause = |listener: &mut Listener| listener.pause_after(&full).as_millis();
+        for expected in [50, 100, 200, 400, 800, 1000, 1000] {
+            assert_eq!(pause(&mut listener), expected);
+        }
+        listener.calm_down();
+        assert_eq!(pause(&mut listener), 50, "one got through");
+        for _ in 0..CALM {
+            assert!(listener.trouble.is_some());
+            listener.calm_down();
+        }
+        assert!(listener.trouble.is_none());
         assert!(!is_the_peers(&full));
     }
 }

@@ -93,14 +93,12 @@ mod tests {
     use super::*;
 
     /// Passes on one chunk for each permit, as hyper does when the window opens.
-    fn transport(mut window: mpsc::Receiver<()>) -> impl Future<Output = ()> + Send {
-        async move {
-            loop {
-                asked();
-                handed();
-                if window.recv().await.is_none() {
-                    std::future::pending::<()>().await;
-                }
+    async fn transport(mut window: mpsc::Receiver<()>) {
+        loop {
+            asked();
+            handed();
+            if window.recv().await.is_none() {
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -31,7 +31,7 @@ use wxtokend::{
     tokens::{NoToken, Outcome, View},
 };
 
-use crate::support::{
+use crate::served::{
     Client, Running, app, eventually, failed, serve, serve_with, settings, within,
 };
 

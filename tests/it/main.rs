@@ -5,8 +5,8 @@
 mod grpc;
 mod house;
 mod raw;
+mod served;
 mod store;
-mod support;
 mod wechat;
 mod week;
 mod world;
