@@ -1,8 +1,33 @@
 //! The configuration, valid by construction.
+//!
+//! A [`Config`] exists only if nothing is wrong with it; otherwise there are [`Problems`], all of them,
+//! each with its place. What can be written, with defaults and bounds, is in `raw.rs`.
 
-use std::{path::PathBuf, time::Duration};
+mod addresses;
+mod env;
+mod margins;
+mod names;
+mod places;
+mod raw;
+mod secrets;
+mod section;
+mod tree;
+mod values;
+mod warnings;
 
-use crate::domain::{AppName, Policy, Secret};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use env::environment;
+pub use places::{Place, Problem, Problems};
+pub use secrets::{SecretError, SecretSource};
+
+use crate::domain::{AppName, Policy, access::Grant};
+use places::{Lines, Report};
+use section::Section;
 
 /// Everything an operator can set.
 #[derive(Debug)]
@@ -19,6 +44,39 @@ pub struct Config {
     pub apps: Vec<App>,
     /// Who may ask; none means: loopback and unix sockets only.
     pub consumers: Vec<Consumer>,
+}
+
+impl Config {
+    /// Reads a file and lays the environment's `WXTOKEND__…` over it.
+    ///
+    /// A file that cannot be read is a problem like any other.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let name = path.display().to_string();
+        let bytes = fs::read(path)
+            .map_err(|e| Problems::one(&name, Place::File, format!("cannot be read: {e}")))?;
+        let text = str::from_utf8(&bytes).map_err(|error| {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let place = Lines::of(&before).place(before.len());
+            Problems::one(&name, place, "is not valid UTF-8".into())
+        })?;
+        Self::parse(text, &name, environment())
+    }
+
+    /// Reads `text`, which messages call `file_name`, and lays those of `variables` over it whose name
+    /// starts with `WXTOKEND__`.
+    ///
+    /// Nothing else is read: whether secrets are there is asked by [`Config::warnings`].
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Problems> {
+        let report = Report::default();
+        let mut tree = tree::read(text, &report);
+        env::lay_over(&mut tree, variables, &report);
+        let config = Section::root(&tree, &report).read(raw::config);
+        report.conclude(file_name, config)
+    }
 }
 
 /// `[grpc]`.
@@ -38,6 +96,20 @@ pub struct Grpc {
     pub keepalive_timeout: Duration,
     /// A connection that says nothing for this long at its start is cut.
     pub first_bytes_timeout: Duration,
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp("127.0.0.1:50051".into()),
+            max_connections: 20_000,
+            max_streams_per_connection: 1_000,
+            max_connection_age: Duration::from_mins(30),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            first_bytes_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// An address to listen on.
@@ -76,6 +148,19 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
 }
 
+impl Default for Upstream {
+    fn default() -> Self {
+        let servers = ["https://api.weixin.qq.com", "https://api2.weixin.qq.com"];
+        Self {
+            base_urls: servers.map(Into::into).into(),
+            connect_timeout: Duration::from_secs(3),
+            timeout: Duration::from_secs(10),
+            proxy: None,
+            ca_file: None,
+        }
+    }
+}
+
 /// `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Log {
@@ -98,17 +183,6 @@ pub struct App {
     pub secret: SecretSource,
 }
 
-/// Where a secret is read from, at each use.
-#[derive(Debug)]
-pub enum SecretSource {
-    /// A file; white space around the secret is dropped.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
-    /// The sandbox's own.
-    Fixed(Secret),
-}
-
 /// `[[consumer]]`.
 #[derive(Debug)]
 pub struct Consumer {
@@ -117,7 +191,9 @@ pub struct Consumer {
     /// Where its key is.
     pub key: SecretSource,
     /// What it may see and do.
-    pub grant: crate::domain::access::Grant,
+    pub grant: Grant,
+    /// How long before the end of a token's life its SDK drops it.
+    pub margin: Duration,
 }
 
 impl SecretSource {
