@@ -108,7 +108,7 @@ impl Running {
         let current = Current {
             token: Arc::new(token),
             keep_until: now.boot + life / 2,
-            previous_expires_at: Some(now.boot + Duration::from_secs(300)),
+            previous_expires_at: Some(now.boot + Duration::from_mins(5)),
             dead: false,
         };
         View {
@@ -149,10 +149,8 @@ pub(crate) fn failed(remedy: Remedy, retry_at: Moment) -> View {
 
 /// Waits for a fact, not for ever.
 pub(crate) async fn within<F: Future>(fact: F, what: &str) -> F::Output {
-    match tokio::time::timeout(SOON, fact).await {
-        Ok(output) => output,
-        Err(_) => panic!("this did not happen in {SOON:?}: {what}"),
-    }
+    let output = tokio::time::timeout(SOON, fact).await;
+    output.unwrap_or_else(|_| panic!("this did not happen in {SOON:?}: {what}"))
 }
 
 /// Asks again until the answer is true.
