@@ -226,7 +226,7 @@ mod tests {
     fn only_what_may_have_made_a_token_is_not_definite() {
         let secret = FetchError::Secret {
             place: "the file `x`".into(),
-            source: SecretError::Missing { name: "X".into() },
+            source: SecretError::NotSet { name: "X".into() },
         };
         let html = FetchError::Garbled {
             status: 502,

@@ -16,18 +16,43 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tokens", &["clock", "domain"]),
     ("telemetry", &["config", "domain"]),
     ("config", &["domain"]),
-    ("upstream", &["clock", "config", "domain", "telemetry", "tokens"]),
+    (
+        "upstream",
+        &["clock", "config", "domain", "telemetry", "tokens"],
+    ),
     ("store", &["clock", "config", "domain", "telemetry"]),
-    ("refresher", &["clock", "domain", "store", "telemetry", "tokens", "upstream"]),
+    (
+        "refresher",
+        &[
+            "clock",
+            "domain",
+            "store",
+            "telemetry",
+            "tokens",
+            "upstream",
+        ],
+    ),
     ("grpc", &["config", "domain", "pb", "telemetry", "tokens"]),
     (
         "app",
         &[
-            "clock", "config", "domain", "grpc", "pb", "refresher", "sandbox", "store", "telemetry",
-            "tokens", "upstream",
+            "clock",
+            "config",
+            "domain",
+            "grpc",
+            "pb",
+            "refresher",
+            "sandbox",
+            "store",
+            "telemetry",
+            "tokens",
+            "upstream",
         ],
     ),
-    ("cli", &["app", "config", "domain", "pb", "sandbox", "telemetry"]),
+    (
+        "cli",
+        &["app", "config", "domain", "pb", "sandbox", "telemetry"],
+    ),
 ];
 
 /// A crate and the modules that may name it.
@@ -40,7 +65,20 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("anyhow", &["app", "cli"]),
     ("toml", &["config"]),
     ("rustix", &["clock"]),
-    ("tokio", &["app", "cli", "clock", "grpc", "refresher", "sandbox", "store", "tokens", "upstream"]),
+    (
+        "tokio",
+        &[
+            "app",
+            "cli",
+            "clock",
+            "grpc",
+            "refresher",
+            "sandbox",
+            "store",
+            "tokens",
+            "upstream",
+        ],
+    ),
 ];
 
 /// Production code of one file.
@@ -64,11 +102,19 @@ fn every_module_uses_only_what_it_may() {
 
 #[test]
 fn every_module_is_in_the_table() {
-    let listed: BTreeSet<_> = MAY_USE.iter().map(|(module, _)| (*module).to_owned()).collect();
+    let listed: BTreeSet<_> = MAY_USE
+        .iter()
+        .map(|(module, _)| (*module).to_owned())
+        .collect();
     let there: BTreeSet<_> = fs::read_dir(src())
         .expect("there is a source folder")
         .map(|entry| entry.expect("it can be read").path())
-        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+        .map(|path| {
+            path.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
         .filter(|name| !["lib", "main"].contains(&name.as_str()))
         .collect();
     assert_eq!(listed, there);
@@ -115,7 +161,11 @@ fn no_file_is_longer_than_one_can_read() {
         for (file, text) in sources(module) {
             let lines = text.lines().count();
             assert!(lines <= LONGEST_FILE, "{}: {lines} lines", file.display());
-            assert!(text.starts_with("//!"), "{} does not say what it is", file.display());
+            assert!(
+                text.starts_with("//!"),
+                "{} does not say what it is",
+                file.display()
+            );
         }
     }
 }
@@ -155,7 +205,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// Whether code (not a comment) has `name`, not as the end of a longer word.
 fn names(text: &str, name: &str) -> bool {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     let mut code = code.map(|line| line.split(" //").next().unwrap_or_default());
     code.any(|line| {
         line.match_indices(name).any(|(at, _)| {
@@ -169,7 +221,9 @@ fn names(text: &str, name: &str) -> bool {
 
 /// The first name after every `crate::`, also inside `crate::{a, b::{c, d}}`.
 fn uses(text: &str) -> Vec<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     let text: String = code.flat_map(str::split_whitespace).collect();
     let after = text.split("crate::").skip(1);
     after

@@ -155,7 +155,12 @@ impl Week {
 
     async fn call(&mut self, app: &AppUnderTest) {
         let now = self.world.now().boot;
-        let issued = match self.world.tokens().current(&app.name, Duration::from_secs(10)).await {
+        let issued = match self
+            .world
+            .tokens()
+            .current(&app.name, Duration::from_secs(10))
+            .await
+        {
             Ok(issued) => issued,
             Err(why) => return self.check_refusal(app, &why),
         };
@@ -163,9 +168,16 @@ impl Week {
         let seen = self.seen.entry(app.name.to_string()).or_default();
         assert!(generation >= *seen, "a generation fell");
         *seen = generation;
-        assert!(issued.token.expires_at > now, "an expired token was handed out");
+        assert!(
+            issued.token.expires_at > now,
+            "an expired token was handed out"
+        );
         let alive = self.world.alive(app, &issued.token.value);
-        assert!(alive || !self.must_live(app), "{} got a dead token", app.name);
+        assert!(
+            alive || !self.must_live(app),
+            "{} got a dead token",
+            app.name
+        );
         if !alive && self.dice.f64() < 0.3 {
             self.report(app, generation).await;
         }
@@ -185,7 +197,10 @@ impl Week {
         let NoToken::Missing { retry_after, .. } = why else {
             panic!("unexpected: {why}");
         };
-        assert!(*retry_after <= Duration::from_hours(25), "no next attempt: {retry_after:?}");
+        assert!(
+            *retry_after <= Duration::from_hours(25),
+            "no next attempt: {retry_after:?}"
+        );
     }
 
     /// Callers that obey `keep_for` never meet a dead token, unless somebody else killed it.
@@ -197,7 +212,10 @@ impl Week {
                 continue;
             }
             let alive = self.world.alive(&kept.app, &kept.issued.token.value);
-            assert!(alive || !self.must_live(&kept.app), "a token died while it was kept");
+            assert!(
+                alive || !self.must_live(&kept.app),
+                "a token died while it was kept"
+            );
             self.kept.push(kept);
         }
     }
@@ -219,7 +237,8 @@ impl Week {
     fn must_live(&self, app: &AppUnderTest) -> bool {
         let policy = &app.policy;
         // An old fault may leave its mark: a back-off, an open outcome, a proof, their fetches.
-        let mark = policy.overlap * 2 + policy.ceiling + policy.timeout * 4 + Duration::from_mins(3);
+        let mark =
+            policy.overlap * 2 + policy.ceiling + policy.timeout * 4 + Duration::from_mins(3);
         if self.storm && app.name == self.troubled.name {
             return false;
         }
@@ -258,7 +277,8 @@ impl Week {
     async fn crash(&mut self) {
         // Often in the middle of a fetch: wait until one is about to happen.
         if self.dice.bool() {
-            self.watch_for(self.pause(&self.troubled).min(self.life)).await;
+            self.watch_for(self.pause(&self.troubled).min(self.life))
+                .await;
             sleep(Duration::from_millis(self.dice.u64(0..40))).await;
         }
         self.world.kill().await;
@@ -271,7 +291,10 @@ impl Week {
     async fn somebody_else_fetches(&mut self, settled: bool) {
         let app = self.troubled.clone();
         let at = self.world.at();
-        let minted = self.world.model().foreign_fetch(at, &app.account.appid, app.pool());
+        let minted = self
+            .world
+            .model()
+            .foreign_fetch(at, &app.account.appid, app.pool());
         if !settled || minted.is_err() || app.policy.probe_every.is_zero() {
             return;
         }
@@ -297,7 +320,8 @@ impl Week {
         self.watch_for(span).await;
         self.world.disk.broken.store(false, Ordering::Relaxed);
         // A crash before the next save would lose the last generation, which nobody can help.
-        self.watch_for(self.troubled.policy.ceiling + Duration::from_secs(2)).await;
+        self.watch_for(self.troubled.policy.ceiling + Duration::from_secs(2))
+            .await;
     }
 
     async fn back_ends_disagree(&mut self, span: Duration) {
@@ -333,19 +357,34 @@ impl Week {
 
     fn some_fault(&mut self) -> Fault {
         const REFUSALS: [i64; 14] = [
-            -1, 40001, 40013, 40125, 40164, 40243, 45009, 45011, 48001, 50004, 61024, 89503, 89507, 99999,
+            -1, 40001, 40013, 40125, 40164, 40243, 45009, 45011, 48001, 50004, 61024, 89503, 89507,
+            99999,
         ];
         let kinds = [
-            Kind::Hang, Kind::Late, Kind::Lost, Kind::Cut, Kind::Truncated, Kind::Gateway, Kind::Empty,
+            Kind::Hang,
+            Kind::Late,
+            Kind::Lost,
+            Kind::Cut,
+            Kind::Truncated,
+            Kind::Gateway,
+            Kind::Empty,
         ];
         let fault = if self.dice.f64() < 0.4 {
             let errcode = REFUSALS[self.dice.usize(..REFUSALS.len())];
             Fault::errcode(errcode.try_into().expect("small"))
         } else {
             let fault = Fault::new(kinds[self.dice.usize(..kinds.len())]);
-            if self.dice.bool() { fault } else { fault.in_vain() }
+            if self.dice.bool() {
+                fault
+            } else {
+                fault.in_vain()
+            }
         };
-        let probability = if self.dice.bool() { 1.0 } else { self.dice.f64() };
+        let probability = if self.dice.bool() {
+            1.0
+        } else {
+            self.dice.f64()
+        };
         let calls = self.dice.bool().then(|| self.dice.u32(1..6));
         Fault {
             appid: Some(self.troubled.account.appid.clone()),
@@ -414,13 +453,18 @@ impl Week {
         for pair in mints.windows(2) {
             let gap = pair[1].at.saturating_sub(pair[0].at);
             // After a crash in the middle of a fetch one more is needed.
-            assert!(gap >= least || !pair[0].delivered || self.last_crash > Moment::default(), "{gap:?}");
+            assert!(
+                gap >= least || !pair[0].delivered || self.last_crash > Moment::default(),
+                "{gap:?}"
+            );
         }
     }
 }
 
 impl fmt::Debug for Week {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Week").field("life", &self.life).finish_non_exhaustive()
+        f.debug_struct("Week")
+            .field("life", &self.life)
+            .finish_non_exhaustive()
     }
 }

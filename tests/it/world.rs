@@ -10,7 +10,6 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::Notify,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -30,40 +29,42 @@ const WAY: Duration = Duration::from_millis(20);
 
 /// A WeChat, a disk and a server, which can be killed and started again.
 #[derive(Debug)]
-pub struct World {
-    pub clock: Clock,
-    pub model: Arc<Mutex<Model>>,
-    pub disk: Arc<Disk>,
-    pub apps: Vec<AppUnderTest>,
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) model: Arc<Mutex<Model>>,
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) apps: Vec<AppUnderTest>,
     server: Option<Server>,
 }
 
 #[derive(Clone, Debug)]
-pub struct AppUnderTest {
-    pub name: AppName,
-    pub account: Credentials,
-    pub policy: Policy,
+pub(crate) struct AppUnderTest {
+    pub(crate) name: AppName,
+    pub(crate) account: Credentials,
+    pub(crate) policy: Policy,
     /// The most fetches that were ever under way at once.
-    pub fetches: Arc<Concurrency>,
+    pub(crate) fetches: Arc<Concurrency>,
 }
 
 #[derive(Debug)]
 struct Server {
     tokens: Tokens,
     stop: CancellationToken,
-    nudge: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl World {
     /// A WeChat with an account for each of `apps`; no server runs yet.
-    pub fn new(settings: Settings, apps: &[(&str, Policy)], seed: u64) -> Self {
+    pub(crate) fn new(settings: Settings, apps: &[(&str, Policy)], seed: u64) -> Self {
         let clock = Clock::simulated(Now {
             boot: Moment::since_boot(Duration::from_hours(1000)),
             // A Sunday noon in Beijing, so that budgets begin anew on the way.
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_233_600),
         });
-        let apps: Vec<_> = apps.iter().map(|(name, policy)| AppUnderTest::new(name, *policy)).collect();
+        let apps: Vec<_> = apps
+            .iter()
+            .map(|(name, policy)| AppUnderTest::new(name, *policy))
+            .collect();
         let settings = Settings {
             accounts: apps.iter().map(|app| app.account.clone()).collect(),
             ..settings
@@ -78,9 +79,12 @@ impl World {
     }
 
     /// Starts the server, or another one on the same disk.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         assert!(self.server.is_none(), "one at a time");
-        let names = self.apps.iter().map(|app| (app.name.clone(), app.account.appid.clone()));
+        let names = self
+            .apps
+            .iter()
+            .map(|app| (app.name.clone(), app.account.appid.clone()));
         let (tokens, publisher) = tokens::channel(names, self.clock);
         let managed = self.apps.iter().map(|app| Managed {
             name: app.name.clone(),
@@ -94,18 +98,13 @@ impl World {
         });
         let disk: Arc<dyn Store> = Arc::<Disk>::clone(&self.disk);
         let refresher = Refresher::new(publisher, managed, disk, self.clock).await;
-        let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let task = tokio::spawn(refresher.run(stop.clone(), Arc::clone(&nudge)));
-        self.server = Some(Server {
-            tokens,
-            stop,
-            nudge,
-            task,
-        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(refresher.run(stop.clone(), Arc::default()));
+        self.server = Some(Server { tokens, stop, task });
     }
 
     /// `kill -9`: whatever was under way is lost.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let server = self.server.take().expect("a server runs");
         server.task.abort();
         let ended = server.task.await.expect_err("it was killed");
@@ -113,7 +112,7 @@ impl World {
     }
 
     /// `SIGTERM`; returns how long it took.
-    pub async fn stop(&mut self) -> Duration {
+    pub(crate) async fn stop(&mut self) -> Duration {
         let server = self.server.take().expect("a server runs");
         let begin = self.now().boot;
         server.stop.cancel();
@@ -121,31 +120,31 @@ impl World {
         self.now().boot.since(begin)
     }
 
-    pub fn nudge(&self) {
-        self.server.as_ref().expect("a server runs").nudge.notify_one();
-    }
-
-    pub fn tokens(&self) -> &Tokens {
+    pub(crate) fn tokens(&self) -> &Tokens {
         &self.server.as_ref().expect("a server runs").tokens
     }
 
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         self.clock.now()
     }
 
     /// The time as the model counts it.
-    pub fn at(&self) -> Duration {
+    pub(crate) fn at(&self) -> Duration {
         since_epoch(self.clock)
     }
 
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().expect("no test panics while it holds the model")
+    pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
+        self.model
+            .lock()
+            .expect("no test panics while it holds the model")
     }
 
     /// Whether WeChat would accept `token` of `app` now.
-    pub fn alive(&self, app: &AppUnderTest, token: &Secret) -> bool {
+    pub(crate) fn alive(&self, app: &AppUnderTest, token: &Secret) -> bool {
         let at = self.at();
-        self.model().judge(at, &app.account.appid, token.expose()).is_ok()
+        self.model()
+            .judge(at, &app.account.appid, token.expose())
+            .is_ok()
     }
 }
 
@@ -163,7 +162,7 @@ impl AppUnderTest {
         }
     }
 
-    pub fn pool(&self) -> Pool {
+    pub(crate) fn pool(&self) -> Pool {
         match self.policy.mode {
             Mode::Classic => Pool::Classic,
             Mode::Stable => Pool::Stable,
@@ -178,9 +177,9 @@ fn since_epoch(clock: Clock) -> Duration {
 
 /// Counts how many of something are under way, and the most there ever were.
 #[derive(Debug, Default)]
-pub struct Concurrency {
+pub(crate) struct Concurrency {
     present: AtomicU32,
-    pub most: AtomicU32,
+    pub(crate) most: AtomicU32,
 }
 
 struct Underway<'a>(&'a Concurrency);
@@ -249,9 +248,9 @@ impl Upstream for Simulated {
 
 /// A store that survives a killed server, takes its time and can break.
 #[derive(Debug, Default)]
-pub struct Disk {
+pub(crate) struct Disk {
     records: Mutex<std::collections::BTreeMap<String, Record>>,
-    pub broken: AtomicBool,
+    pub(crate) broken: AtomicBool,
 }
 
 #[async_trait]
