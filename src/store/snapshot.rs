@@ -421,19 +421,24 @@ mod tests {
     fn in_another_boot_the_wall_clock_counts() {
         // (seconds since saving, minutes of life left)
         for (later, left) in [(0, 110), (600, 100), (6600, 0), (999_999, 0)] {
-            let now = at(5_000, 1_795_359_600_000 + later * 1000);
-            let token = token_of(reread(&living(), now, "another").unwrap());
-            let minutes = token.expires_at.since(now.boot).as_secs() / 60;
-            assert_eq!(minutes, left, "{later} s later");
+            // Up for less and for more than the machine was at saving.
+            for uptime in [5_000, 99_999_000] {
+                let now = at(uptime, 1_795_359_600_000 + later * 1000);
+                let token = token_of(reread(&living(), now, "another").unwrap());
+                let minutes = token.expires_at.since(now.boot).as_secs() / 60;
+                assert_eq!(minutes, left, "{later} s later, up for {uptime} ms");
+            }
         }
     }
 
     #[test]
-    fn an_unknown_boot_is_another_boot() {
-        let text = write(APPID, &living(), saving(), "");
-        let now = at(3_600_000, 1_795_359_600_000 + 6_600_000);
-        let token = token_of(read(APPID, text.as_bytes(), now, "").unwrap());
-        assert_eq!(token.expires_at, now.boot);
+    fn an_unknown_boot_or_one_that_went_back_is_another_boot() {
+        for (boot_id, uptime) in [("", 3_600_000), (BOOT, 5_000)] {
+            let text = write(APPID, &living(), saving(), boot_id);
+            let now = at(uptime, 1_795_359_600_000 + 6_600_000);
+            let token = token_of(read(APPID, text.as_bytes(), now, boot_id).unwrap());
+            assert_eq!(token.expires_at, now.boot, "boot `{boot_id}`");
+        }
     }
 
     #[test]

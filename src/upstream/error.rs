@@ -187,6 +187,8 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 
 #[cfg(test)]
 mod tests {
+    use crate::config::SecretSource;
+
     use super::*;
 
     fn refused(errcode: i64) -> FetchError {

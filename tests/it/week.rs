@@ -134,7 +134,7 @@ impl Week {
             self.watch_for(quiet).await;
             self.something_happens().await;
         }
-        self.all_is_well_again().await;
+        self.all_is_well_again();
         self.recover().await;
         self.check_the_books();
         let took = self.world.stop().await;
@@ -371,7 +371,7 @@ impl Week {
         ];
         let fault = if self.dice.f64() < 0.4 {
             let errcode = REFUSALS[self.dice.usize(..REFUSALS.len())];
-            Fault::errcode(errcode.try_into().expect("small"))
+            Fault::errcode(errcode)
         } else {
             let fault = Fault::new(kinds[self.dice.usize(..kinds.len())]);
             if self.dice.bool() {
@@ -399,7 +399,7 @@ impl Week {
         self.world.model().turn(at, knobs).expect("sound knobs");
     }
 
-    async fn all_is_well_again(&mut self) {
+    fn all_is_well_again(&mut self) {
         self.turn(&Knobs {
             outage: Some(Outage::None),
             clear_faults: true,

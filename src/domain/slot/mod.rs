@@ -206,12 +206,23 @@ impl Slot {
         Some(self.next_ask.max(at.min(expiry)))
     }
 
-    /// When a dead token may be replaced. A stable one is asked for normally first.
+    /// When a dead token may be replaced. A stable one is asked for normally first, and again and
+    /// again while force is not allowed.
     fn replace_at(&self, now: Now) -> Moment {
-        match self.policy.mode {
-            Mode::Stable if !self.asked_since_the_proof() => now.boot,
-            _ => self.ledger.replacement_at(&self.policy, now),
+        let replacement = self.ledger.replacement_at(&self.policy, now);
+        match (self.policy.mode, self.repeated_at) {
+            (Mode::Stable, Some(at)) if self.asked_since_the_proof() => {
+                replacement.min(at + self.policy.step(self.policy.overlap))
+            }
+            (Mode::Stable, _) => now.boot,
+            (Mode::Classic, _) => replacement,
         }
+    }
+
+    /// Whether the stable token has to be replaced by force, and may be.
+    fn needs_force(&self, now: Now) -> bool {
+        self.asked_since_the_proof()
+            && self.ledger.replacement_at(&self.policy, now) <= now.boot
     }
 
     fn forced_at(&self, now: Now) -> Moment {
@@ -232,7 +243,7 @@ impl Slot {
         let condition = self.condition(now);
         let stable = self.policy.mode == Mode::Stable;
         let forced = match condition {
-            Condition::Dead => self.asked_since_the_proof(),
+            Condition::Dead => self.needs_force(now),
             Condition::Leaked(_) => true,
             _ => false,
         };

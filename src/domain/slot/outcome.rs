@@ -104,7 +104,7 @@ impl Slot {
 
     /// A fetch that was sent at `sent` failed. The current token stays, and there is always a next
     /// attempt. `roll` is in `0.0..1.0`.
-    pub fn failed(&mut self, trouble: Trouble, sent: Now, now: Now, roll: f64) {
+    pub fn failed(&mut self, mut trouble: Trouble, sent: Now, now: Now, roll: f64) {
         let Some(fetch) = self.fetch.take() else {
             return;
         };
@@ -113,7 +113,9 @@ impl Slot {
         self.doubted = false;
         self.settled = true;
         if fetch.ask == Ask::Forced && trouble.remedy == Remedy::DayQuota {
+            // Asking normally is still allowed.
             self.ledger.exhaust_forced(now);
+            trouble.remedy = Remedy::BackOff;
         } else if fetch.replacement && trouble.definite {
             self.ledger.refund(self.policy.mode);
         }

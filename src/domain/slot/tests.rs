@@ -715,3 +715,28 @@ fn the_clock_being_set_moves_no_expiry() {
     assert_eq!(story.token().expires_at, expiry);
     assert_eq!(story.wait_until_due(), secs(3540));
 }
+
+#[test]
+fn a_dead_stable_token_is_asked_for_normally_while_force_is_used_up() {
+    let mut story = Story::settled(Mode::Stable);
+    story.wait(secs(60));
+    story.report();
+    story.expect_ask();
+    story.repeat();
+    story.report();
+    story.prove_dead();
+    assert_eq!(story.expect_ask().ask, Ask::Forced);
+    story.fail(Remedy::DayQuota, true);
+    story.slot.looks.due = None;
+    for _ in 0..3 {
+        let pause = story.wait_until_due();
+        assert!(pause <= secs(30) && pause >= secs(1), "{pause:?}");
+        assert_eq!(story.expect_ask().ask, Ask::Normal);
+        story.repeat();
+        story.slot.looks.due = None;
+    }
+    story.wait_until_due();
+    story.expect_ask();
+    story.rotate();
+    assert!(!story.slot.dead());
+}
