@@ -221,8 +221,7 @@ impl Slot {
 
     /// Whether the stable token has to be replaced by force, and may be.
     fn needs_force(&self, now: Now) -> bool {
-        self.asked_since_the_proof()
-            && self.ledger.replacement_at(&self.policy, now) <= now.boot
+        self.asked_since_the_proof() && self.ledger.replacement_at(&self.policy, now) <= now.boot
     }
 
     fn forced_at(&self, now: Now) -> Moment {
