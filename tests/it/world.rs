@@ -16,7 +16,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use wxtokend::{
     clock::Clock,
-    domain::{AppName, Ask, Fetched, Mode, Moment, Now, Policy, Record, Secret, Sight},
+    domain::{
+        AppName, Ask, Fetched, Mode, Moment, Now, Policy, Record, Secret, Sight, budget::Ledger,
+    },
     refresher::{Managed, Refresher},
     sandbox::{Call, Credentials, Delivery, Model, Pool, Reply, Settings},
     store::{Store, StoreError},
@@ -251,6 +253,17 @@ impl Upstream for Simulated {
 pub(crate) struct Disk {
     records: Mutex<std::collections::BTreeMap<String, Record>>,
     pub(crate) broken: AtomicBool,
+}
+
+impl Disk {
+    /// What the record of `appid` says was spent.
+    pub(crate) fn ledger(&self, appid: &str) -> Ledger {
+        let records = self.records.lock().expect("no panic");
+        records
+            .get(appid)
+            .map(|record| record.ledger.clone())
+            .unwrap_or_default()
+    }
 }
 
 #[async_trait]
