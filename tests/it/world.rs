@@ -46,6 +46,23 @@ pub(crate) struct AppUnderTest {
     pub(crate) policy: Policy,
     /// The most fetches that were ever under way at once.
     pub(crate) fetches: Arc<Concurrency>,
+    /// What happened on the way to WeChat, in order, by boot time.
+    log: Arc<Mutex<Vec<(Moment, Traffic)>>>,
+}
+
+/// What happened on the way to WeChat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traffic {
+    /// A fetch was sent; `noted` says whether a note could be written before.
+    Sent { noted: bool },
+    /// It brought a token.
+    Brought,
+    /// It was refused, or never written to the wire.
+    Refused,
+    /// Its outcome is open.
+    Lost,
+    /// A look got a reply.
+    Replied,
 }
 
 #[derive(Debug)]
@@ -95,6 +112,7 @@ impl World {
             upstream: Arc::new(Simulated {
                 app: app.clone(),
                 model: Arc::clone(&self.model),
+                disk: Arc::clone(&self.disk),
                 clock: self.clock,
             }),
         });
@@ -161,7 +179,48 @@ impl AppUnderTest {
             account,
             policy,
             fetches: Arc::default(),
+            log: Arc::default(),
         }
+    }
+
+    /// While an outcome is open and a classic token lives, no fetch is sent before WeChat has
+    /// answered a look or the overlap is over.
+    pub(crate) fn check_that_no_fetch_was_blind(&self, life: Duration) {
+        if self.policy.mode == Mode::Stable {
+            return;
+        }
+        let (mut open, mut replied, mut dies) = (None::<Moment>, false, Moment::default());
+        let mut under_way = None;
+        for (at, traffic) in self.log.lock().expect("no panic").iter() {
+            match traffic {
+                Traffic::Sent { noted } => {
+                    // A crash hides how the one before ended; the note tells, if there is one.
+                    if let Some((sent, true, _)) = under_way {
+                        open = open.or(Some(sent));
+                    }
+                    if let Some(since) = open {
+                        let over = *at >= since + self.policy.overlap || *at >= dies;
+                        let late = at.since(since);
+                        assert!(replied || over, "a blind fetch {late:?} after {since:?}");
+                    }
+                    under_way = Some((*at, *noted, replied));
+                    replied = false;
+                }
+                Traffic::Replied => replied = true,
+                ended => {
+                    let (sent, _, before) = under_way.take().expect("it was sent");
+                    match ended {
+                        Traffic::Brought => (open, dies) = (None, sent + life),
+                        Traffic::Lost => open = open.or(Some(sent)),
+                        _ => replied |= before,
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_down(&self, at: Moment, traffic: Traffic) {
+        self.log.lock().expect("no panic").push((at, traffic));
     }
 
     pub(crate) fn pool(&self) -> Pool {
@@ -205,10 +264,22 @@ impl Drop for Underway<'_> {
 struct Simulated {
     app: AppUnderTest,
     model: Arc<Mutex<Model>>,
+    disk: Arc<Disk>,
     clock: Clock,
 }
 
 impl Simulated {
+    async fn ask(&self, ask: Ask) -> Result<Fetched, FetchError> {
+        let _underway = self.app.fetches.begin();
+        let call = match self.app.policy.mode {
+            Mode::Classic => Call::classic(&self.app.account),
+            Mode::Stable => Call::stable(&self.app.account, ask == Ask::Forced),
+        };
+        let reply = timeout(self.app.policy.timeout, self.call(call)).await;
+        let reply = reply.unwrap_or_else(|_| Err(FetchError::Lost("time-out".into())))?;
+        read_fetch(reply.status, reply.body.as_bytes())
+    }
+
     async fn call(&self, call: Call) -> Result<Reply, FetchError> {
         sleep(WAY / 2).await;
         let at = since_epoch(self.clock);
@@ -225,22 +296,26 @@ impl Simulated {
 #[async_trait]
 impl Upstream for Simulated {
     async fn fetch(&self, ask: Ask) -> Result<Fetched, FetchError> {
-        let _underway = self.app.fetches.begin();
-        let call = match self.app.policy.mode {
-            Mode::Classic => Call::classic(&self.app.account),
-            Mode::Stable => Call::stable(&self.app.account, ask == Ask::Forced),
-        };
-        let reply = timeout(self.app.policy.timeout, self.call(call)).await;
-        let reply = reply.unwrap_or_else(|_| Err(FetchError::Lost("time-out".into())))?;
-        read_fetch(reply.status, reply.body.as_bytes())
+        let noted = !self.disk.broken.load(Ordering::Relaxed);
+        let log = |traffic| self.app.note_down(self.clock.now().boot, traffic);
+        log(Traffic::Sent { noted });
+        let answer = self.ask(ask).await;
+        log(match &answer {
+            Ok(_) => Traffic::Brought,
+            Err(error) if error.definite() => Traffic::Refused,
+            Err(_) => Traffic::Lost,
+        });
+        answer
     }
 
     async fn look(&self, token: &Secret) -> Sight {
         let patience = self.app.policy.timeout.min(Duration::from_secs(5));
-        match timeout(patience, self.call(Call::look(token.expose()))).await {
-            Ok(Ok(reply)) => read_look(reply.status, reply.body.as_bytes()),
-            _ => Sight::Unreachable,
-        }
+        let reply = timeout(patience, self.call(Call::look(token.expose()))).await;
+        let Ok(Ok(reply)) = reply else {
+            return Sight::Unreachable;
+        };
+        self.app.note_down(self.clock.now().boot, Traffic::Replied);
+        read_look(reply.status, reply.body.as_bytes())
     }
 
     async fn secret_version(&self) -> Option<u64> {
