@@ -57,6 +57,8 @@ pub struct Current {
     pub token: Arc<Token>,
     /// How long a caller that does not watch may use it.
     pub keep_until: Moment,
+    /// A shorter limit while its end may come at any moment.
+    pub keep_at_most: Option<Duration>,
     /// Until when the token that it replaced works.
     pub previous_expires_at: Option<Moment>,
     /// WeChat refuses it, beyond doubt. It may come back to life: WeChat's servers disagree at times.
@@ -89,11 +91,16 @@ impl View {
     }
 
     /// Why there is nothing to hand out.
-    fn missing(&self, now: Moment) -> NoToken {
+    pub fn missing(&self, now: Moment) -> NoToken {
         let wait = self.retry_at.map_or(RETRY_AFTER, |at| at.since(now));
         NoToken::Missing {
+            gone: match &self.current {
+                None => Gone::Never,
+                Some(current) if current.dead => Gone::Refused,
+                Some(_) => Gone::Expired,
+            },
             trouble: self.trouble.clone(),
-            retry_after: wait.max(Duration::from_millis(100)),
+            retry_after: wait.max(RETRY_AFTER),
         }
     }
 }
@@ -114,10 +121,13 @@ pub struct Issued {
 impl Issued {
     fn new(current: &Current, now: Now) -> Self {
         let previous = current.previous_expires_at;
+        let keep_for = current.keep_until.since(now.boot);
         Self {
             token: Arc::clone(&current.token),
             time_to_live: current.token.expires_at.since(now.boot),
-            keep_for: current.keep_until.since(now.boot),
+            keep_for: current
+                .keep_at_most
+                .map_or(keep_for, |most| most.min(keep_for)),
             previous_expire_time: previous.map(|at| now.wall_at(at)),
         }
     }
@@ -141,15 +151,17 @@ pub enum NoToken {
     #[error("no app named `{0}` is configured here")]
     UnknownApp(String),
     /// There is no usable token.
-    #[error("there is no valid token: {}", .trouble.as_ref().map_or("the last one has died and no other is here yet", |t| &t.message))]
+    #[error("there is no valid token: {}", .trouble.as_ref().map_or(gone.words(), |t| &t.message))]
     Missing {
+        /// What became of the last one.
+        gone: Gone,
         /// Why the last attempt failed, if one did.
         trouble: Option<Arc<Trouble>>,
         /// When the next attempt is planned.
         retry_after: Duration,
     },
     /// It cannot be told whether the reported token is dead.
-    #[error("WeChat could not be asked whether the token is dead, so it stays in force")]
+    #[error("it cannot be told whether the token is dead, so it stays in force: {}", blur(*.errcode))]
     Inconclusive {
         /// When to report again, if WeChat still refuses the token.
         retry_after: Duration,
@@ -157,10 +169,12 @@ pub enum NoToken {
         errcode: Option<i64>,
     },
     /// The app's tokens were replaced too often.
-    #[error("the token was replaced too often; the next replacement is allowed in {} s", .retry_after.as_secs())]
+    #[error("the token may be replaced in {} s, not before: {}", .retry_after.as_secs(), .errcode.map_or("there were too many replacements".into(), |code| blur(Some(code))))]
     TooOften {
         /// When the next replacement is allowed.
         retry_after: Duration,
+        /// WeChat's answer to the look, if that is why the token cannot be judged.
+        errcode: Option<i64>,
     },
     /// The reported errcode is not about the token.
     #[error("errcode {0} is not cured by another token")]
@@ -168,6 +182,33 @@ pub enum NoToken {
     /// The owner is gone or about to go.
     #[error("the server is shutting down")]
     Draining,
+}
+
+/// What became of the last token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// There was none yet.
+    Never,
+    /// It reached the end of its life.
+    Expired,
+    /// WeChat refuses it.
+    Refused,
+}
+
+impl Gone {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Never => "none has been fetched yet",
+            Self::Expired => "the last one has expired and no other is here yet",
+            Self::Refused => "WeChat refuses the last one and no other is here yet",
+        }
+    }
+}
+
+fn blur(errcode: Option<i64>) -> String {
+    errcode.map_or("WeChat could not be asked".into(), |code| {
+        format!("WeChat answers the look with errcode {code}, which says nothing about the token")
+    })
 }
 
 /// A stale report on its way to the owner, with the way back.
@@ -394,6 +435,7 @@ mod tests {
             expire_time: now.wall + life,
         };
         let current = Current {
+            keep_at_most: None,
             token: Arc::new(token),
             keep_until: now.boot + Duration::from_secs(40),
             previous_expires_at: Some(now.boot + Duration::from_secs(5)),
@@ -526,7 +568,7 @@ mod tests {
         };
         let now = tokens.now().boot;
         assert_eq!(wait(Some(now + Duration::from_secs(7))), 7000);
-        assert_eq!(wait(Some(now - Duration::from_secs(7))), 100);
+        assert_eq!(wait(Some(now - Duration::from_secs(7))), 1000);
         assert_eq!(wait(None), 1000);
     }
 

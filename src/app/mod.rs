@@ -30,7 +30,8 @@ use crate::{
     domain::access::{Access, Consumer},
     grpc,
     refresher::{Managed, Refresher},
-    store, tokens, upstream,
+    store::{self, StoreError},
+    tokens, upstream,
 };
 
 /// From the signal to the end of the process.
@@ -43,6 +44,26 @@ const STOP: Duration = Duration::from_secs(10);
 /// If it cannot start, or if its owner ends before it was told to.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     serve_until_stopped(config, |_| Ok(())).await
+}
+
+/// One thing to do about an error of this module, if there is something particular.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return Some(match error {
+            StoreError::Held { .. } => {
+                "stop the other server, or give this one a `store.path` of its own: two servers on one store would retire each other's tokens"
+            }
+            _ => {
+                "`store.path` must name a folder that the user running wxtokend may create and write to"
+            }
+        });
+    }
+    match error.downcast_ref::<grpc::BindError>() {
+        Some(_) => Some(
+            "stop the program that listens there, or set another `grpc.listen` (port 0 takes any free one)",
+        ),
+        None => None,
+    }
 }
 
 /// The time of day, for display.

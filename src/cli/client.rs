@@ -70,10 +70,13 @@ impl Endpoint {
             return Ok(None);
         };
         let unusable = || format!("the key in {} cannot be used", path.display());
-        let key = fs::read_to_string(path).with_context(unusable)?;
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", key.trim())
-            .parse()
-            .with_context(unusable)?;
+        let read = || -> anyhow::Result<MetadataValue<Ascii>> {
+            let key = fs::read_to_string(path).with_context(unusable)?;
+            format!("Bearer {}", key.trim())
+                .parse()
+                .with_context(unusable)
+        };
+        let mut value = read().map_err(|error| Failure::unusable_key(&error))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }

@@ -5,6 +5,8 @@ use std::{fmt, process::ExitCode};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::app;
+
 /// The exit code for a bad configuration (`EX_USAGE` of `sysexits.h`).
 const BAD_CONFIGURATION: u8 = 64;
 
@@ -55,6 +57,16 @@ impl Failure {
             .insert(0, format!("no server can be reached at `{endpoint}`"));
         failure.hint = Some("start one with `wxtokend serve`, or say where it is with `--endpoint` or `WXTOKEND_ENDPOINT`".into());
         failure
+    }
+
+    /// The consumer's key cannot be read or sent.
+    pub(super) fn unusable_key(error: &anyhow::Error) -> Self {
+        let hint = "`--key-file` or `WXTOKEND_KEY_FILE` must name a file that holds the consumer's key and nothing else";
+        let failure = Self::chain(error.as_ref());
+        Self {
+            hint: Some(hint.into()),
+            ..failure
+        }
     }
 
     /// The server said no.
@@ -114,7 +126,9 @@ fn general_hint(code: Code) -> Option<String> {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::chain(error.as_ref())
+        let hint = app::hint(&error).map(str::to_owned);
+        let failure = Self::chain(error.as_ref());
+        Self { hint, ..failure }
     }
 }
 

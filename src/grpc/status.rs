@@ -28,6 +28,7 @@ impl From<NoToken> for Status {
             NoToken::Missing {
                 trouble,
                 retry_after,
+                ..
             } => missing(trouble.as_deref(), retry_after),
             NoToken::Inconclusive {
                 retry_after,
@@ -40,10 +41,14 @@ impl From<NoToken> for Status {
                 );
                 (Code::Unavailable, retry(details, retry_after))
             }
-            NoToken::TooOften { retry_after } => (
-                Code::ResourceExhausted,
-                retry(because("REFRESH_BUDGET"), retry_after),
-            ),
+            NoToken::TooOften {
+                retry_after,
+                errcode,
+            } => {
+                let metadata = errcode_of(errcode);
+                let details = ErrorDetails::with_error_info("REFRESH_BUDGET", DOMAIN, metadata);
+                (Code::ResourceExhausted, retry(details, retry_after))
+            }
             NoToken::NotATokenError(_) => (Code::FailedPrecondition, because("NOT_A_TOKEN_ERROR")),
             NoToken::Draining => (Code::Unavailable, because("DRAINING")),
         };
@@ -132,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{Remedy, trouble::Refused};
+    use crate::tokens::Gone;
 
     fn missing(remedy: Remedy, message: &str) -> Status {
         let trouble = Trouble {
@@ -144,6 +150,7 @@ mod tests {
         let retry_after = Duration::from_secs(3);
         let trouble = Some(Arc::new(trouble));
         NoToken::Missing {
+            gone: Gone::Expired,
             trouble,
             retry_after,
         }
@@ -204,6 +211,7 @@ mod tests {
         let retry_after = Duration::from_secs(1);
         let silent = [
             NoToken::Missing {
+                gone: Gone::Never,
                 trouble: None,
                 retry_after,
             },

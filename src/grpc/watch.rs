@@ -258,6 +258,7 @@ mod tests {
                 expire_time: now.wall + life,
             };
             let current = Current {
+                keep_at_most: None,
                 token: Arc::new(token),
                 keep_until: now.boot + life / 2,
                 previous_expires_at: None,

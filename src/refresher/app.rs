@@ -1,6 +1,6 @@
 //! One app in the refresher's care: its slot, its adapters, who waits for it, and what is to be saved.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{error::Error, mem, sync::Arc, time::Duration};
 
 use tokio::{
     sync::oneshot,
@@ -63,6 +63,8 @@ pub(super) struct App {
     /// A new token is being saved before readers may see it.
     withheld: bool,
     trouble: Option<Arc<Trouble>>,
+    /// The errcode that the last look got instead of a verdict.
+    blur: Option<i64>,
 }
 
 /// A caller that reported a token and has no answer yet.
@@ -81,7 +83,7 @@ struct Saving {
     retry_at: Option<Moment>,
     failures: u32,
     /// What was last warned about.
-    warned: Option<String>,
+    warned: Option<StoreError>,
 }
 
 impl App {
@@ -99,11 +101,11 @@ impl App {
             Ok(Some(record)) => slot.restored(record, now),
             Ok(None) => {}
             Err(error) => {
-                warn!(app = %name, error = &error as &dyn std::error::Error, "the saved token cannot be read; a new one is fetched");
+                warn!(app = %name, error = &error as &dyn Error, "the saved token cannot be read; a new one is fetched");
             }
         }
         if let Some(token) = slot.token() {
-            let left = token.expires_at.since(now.boot).as_secs();
+            let left = token.expires_at.since(now.boot).as_secs_f64().round();
             info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
         }
         Self {
@@ -124,6 +126,7 @@ impl App {
             saving: Saving::default(),
             withheld: false,
             trouble: None,
+            blur: None,
         }
     }
 
@@ -133,6 +136,7 @@ impl App {
         let current = slot.token().map(|token| Current {
             token: Arc::clone(token),
             keep_until: slot.keep_until().unwrap_or(token.expires_at),
+            keep_at_most: slot.keep_at_most(),
             previous_expires_at: slot.previous_expires_at(),
             dead: slot.dead(),
         });
@@ -227,7 +231,7 @@ impl App {
         } = obtained;
         self.fetching = false;
         if let Err(error) = note {
-            self.warn_about_the_store(&error);
+            self.warn_about_the_store(error);
         }
         let heard = match result {
             Ok(fetched) => {
@@ -260,10 +264,10 @@ impl App {
         if *foreign {
             warn!(
                 app = %self.name,
-                "somebody else fetched a token for this appid and so retired ours: look for a second server, a test environment or a colleague with the debugging tool"
+                "the token ended before its time, so somebody else probably fetched one for this appid: look for a second server, a test environment or a colleague with the debugging tool"
             );
         }
-        let left = token.expires_at.since(now.boot).as_secs();
+        let left = token.expires_at.since(now.boot).as_secs_f64().round();
         info!(app = %self.name, generation = token.generation.0, left_secs = left, "token rotated");
         self.drop_a_useless_look();
         Heard::Rotated
@@ -280,15 +284,29 @@ impl App {
 
     fn on_looked(&mut self, generation: Generation, sight: Sight, now: Now) {
         debug!(app = %self.name, generation = generation.0, ?sight, "looked at the token");
+        self.warn_about_a_new_blur(sight);
         match self.slot.looked(generation, sight, now, fastrand::f64()) {
             Looked::Died => {
-                warn!(app = %self.name, generation = generation.0, "WeChat refuses the token although it was not replaced here");
+                let wait = self.slot.retry_at(now).since(now.boot).as_secs();
+                warn!(app = %self.name, generation = generation.0, wait_secs = wait, "WeChat refuses the token although it was not replaced here; it is replaced after the wait");
             }
             Looked::Revived => {
                 info!(app = %self.name, generation = generation.0, "WeChat accepts the token again");
             }
             Looked::Unchanged => {}
         }
+    }
+
+    fn warn_about_a_new_blur(&mut self, sight: Sight) {
+        let blur = match sight {
+            Sight::NoVerdict { errcode } => Some(errcode),
+            Sight::Alive | Sight::Refused => None,
+            Sight::Busy | Sight::Unreachable => return,
+        };
+        if blur.is_some() && blur != self.blur {
+            warn!(app = %self.name, errcode = blur, "WeChat does not let us look whether the token works");
+        }
+        self.blur = blur;
     }
 
     fn on_saved(&mut self, protocol: Option<Protocol>, result: Result<(), StoreError>, now: Now) {
@@ -302,7 +320,7 @@ impl App {
                 Heard::Saved
             }
             Err(error) => {
-                self.warn_about_the_store(&error);
+                self.warn_about_the_store(error);
                 self.saving.failures += 1;
                 let pause =
                     self.policy
@@ -378,10 +396,7 @@ impl App {
             Verdict::AlreadyNewer => Ok(Outcome::AlreadyNewer),
             Verdict::Refreshed => Ok(Outcome::Refreshed),
             Verdict::StillValid => Ok(Outcome::StillValid),
-            Verdict::NoToken => Err(NoToken::Missing {
-                trouble: self.slot.trouble().cloned(),
-                retry_after: self.slot.retry_at(now).since(now.boot),
-            }),
+            Verdict::NoToken => Err(self.view(now).missing(now.boot)),
             Verdict::Inconclusive {
                 retry_after,
                 errcode,
@@ -389,7 +404,13 @@ impl App {
                 retry_after,
                 errcode,
             }),
-            Verdict::TooOften(retry_after) => Err(NoToken::TooOften { retry_after }),
+            Verdict::TooOften {
+                retry_after,
+                errcode,
+            } => Err(NoToken::TooOften {
+                retry_after,
+                errcode,
+            }),
             Verdict::NotATokenError => Err(NoToken::NotATokenError(report.errcode)),
         })
     }
@@ -447,11 +468,11 @@ impl App {
         self.trouble = trouble;
     }
 
-    fn warn_about_the_store(&mut self, error: &StoreError) {
-        let words = error.to_string();
-        if self.saving.warned.as_ref() != Some(&words) {
-            warn!(app = %self.name, error = error as &dyn std::error::Error, "the token cannot be saved; it is served from memory and saved later");
-            self.saving.warned = Some(words);
+    fn warn_about_the_store(&mut self, error: StoreError) {
+        let warned = self.saving.warned.as_ref();
+        if !warned.is_some_and(|warned| warned.is_like(&error)) {
+            warn!(app = %self.name, error = &error as &dyn Error, "the token cannot be saved; it is served from memory and saved later");
+            self.saving.warned = Some(error);
         }
     }
 }

@@ -9,7 +9,7 @@ mod memory;
 mod snapshot;
 mod times;
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, mem::discriminant, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -35,6 +35,23 @@ pub fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>, Stor
         config::Store::Memory => Arc::new(memory::Memory::default()),
         config::Store::File { path } => Arc::new(file::Files::open(path, clock)?),
     })
+}
+
+impl StoreError {
+    /// Whether `other` is the same trouble again. Names of temporary files do not count.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Io { action, source, .. },
+                Self::Io {
+                    action: a,
+                    source: s,
+                    ..
+                },
+            ) => (*action, source.kind()) == (*a, s.kind()),
+            _ => discriminant(self) == discriminant(other),
+        }
+    }
 }
 
 /// Why a store could not be used. Names the place and what is wrong with it.

@@ -187,7 +187,6 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 
 #[cfg(test)]
 mod tests {
-    use crate::config::SecretSource;
 
     use super::*;
 

@@ -184,7 +184,10 @@ async fn refused_reports_say_why() {
     let metadata = is(&status, Code::Unavailable, "PROBE_INCONCLUSIVE", true);
     assert!(metadata.is_empty(), "{metadata:?}");
 
-    let too_often = NoToken::TooOften { retry_after };
+    let too_often = NoToken::TooOften {
+        retry_after,
+        errcode: None,
+    };
     let status = refused(&mut server, &mut client, too_often).await;
     is(&status, Code::ResourceExhausted, "REFRESH_BUDGET", true);
 

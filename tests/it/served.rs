@@ -106,6 +106,7 @@ impl Running {
             expire_time: now.wall + life,
         };
         let current = Current {
+            keep_at_most: None,
             token: Arc::new(token),
             keep_until: now.boot + life / 2,
             previous_expires_at: Some(now.boot + Duration::from_mins(5)),

@@ -4,7 +4,7 @@ use super::{
     Looked, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
 };
-use crate::domain::{Generation, Now, Sight};
+use crate::domain::{Generation, Now, Remedy, Sight};
 
 impl Slot {
     /// A look at the token of `generation` came back.
@@ -31,7 +31,11 @@ impl Slot {
         match proof {
             Proof::Dead if !was_dead => {
                 held.dead = true;
-                self.next_ask = self.next_ask.min(now.boot);
+                // What WeChat refuses, it refuses for a dead token too.
+                let trouble = self.trouble.as_ref().map(|t| t.remedy);
+                if trouble.is_none_or(|remedy| remedy == Remedy::BackOff) {
+                    self.next_ask = self.next_ask.min(now.boot);
+                }
                 Looked::Died
             }
             Proof::Alive if was_dead => {

@@ -50,6 +50,8 @@ pub struct Slot {
     /// Classic: replace the token although nothing proves it dead, because WeChat does not let us look.
     doubted: bool,
     drill: Option<Drill>,
+    /// A fetch of our own was under way when the server ended: its token is no stranger's.
+    unfinished: bool,
     trouble: Option<Arc<Trouble>>,
     suspect: Option<Suspect>,
     taken: Generation,
@@ -144,6 +146,7 @@ impl Slot {
             ledger: Ledger::default(),
             doubted: false,
             drill: None,
+            unfinished: false,
             trouble: None,
             suspect: None,
             taken: Generation::default(),
@@ -155,7 +158,7 @@ impl Slot {
     /// When to call [`Slot::woke`] next; `None` while a fetch is under way.
     pub fn due(&self, now: Now) -> Option<Moment> {
         let ask = self.ask_at(now)?;
-        let look = self.looks.due.filter(|_| self.may_look());
+        let look = self.looks.due.filter(|_| self.may_look(now));
         Some(look.map_or(ask, |look| look.min(ask)))
     }
 
@@ -164,7 +167,7 @@ impl Slot {
         if self.ask_at(now)? <= now.boot {
             return Some(Start::Ask(self.start_ask(now)));
         }
-        let due = self.looks.due.filter(|_| self.may_look())?;
+        let due = self.looks.due.filter(|_| self.may_look(now))?;
         if due > now.boot {
             return None;
         }
@@ -173,8 +176,8 @@ impl Slot {
         Some(Start::Look(Arc::clone(&held.token)))
     }
 
-    fn may_look(&self) -> bool {
-        self.held.is_some() && !self.looks.flying
+    fn may_look(&self, now: Now) -> bool {
+        self.living(now).is_some() && !self.looks.flying
     }
 
     fn condition(&self, now: Now) -> Condition {

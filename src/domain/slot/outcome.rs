@@ -40,7 +40,7 @@ impl Slot {
         });
         let foreign = self.somebody_else_did(&fetch, now);
         let previous = self.old_one_dies_at(sent, now);
-        self.suspect = None;
+        (self.suspect, self.unfinished) = (None, false);
         self.advance_drill(now);
         let planned = self.policy.planned(&token, now.boot);
         self.hold(Arc::clone(&token), previous, now);
@@ -75,7 +75,7 @@ impl Slot {
     /// Whether somebody else made WeChat replace the token that is held: it died although nothing was
     /// asked for here, or it is a stable one that changed while WeChat would still have repeated it.
     fn somebody_else_did(&self, fetch: &Fetch, now: Now) -> bool {
-        let Some(held) = self.living(now) else {
+        let Some(held) = self.living(now).filter(|_| !self.unfinished) else {
             return false;
         };
         let early = held.token.expires_at.since(now.boot) > self.policy.overlap + FOREIGN_SLACK;

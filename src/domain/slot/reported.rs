@@ -36,7 +36,12 @@ pub enum Verdict {
         errcode: Option<i64>,
     },
     /// The token is dead but was replaced too often.
-    TooOften(Duration),
+    TooOften {
+        /// When the next replacement is allowed.
+        retry_after: Duration,
+        /// Why it cannot be told whether the token is dead, if it cannot.
+        errcode: Option<i64>,
+    },
     /// Another token does not cure this errcode.
     NotATokenError,
 }
@@ -79,7 +84,7 @@ impl Slot {
         let allowed = self.forced_at(now);
         if self.drill.is_none() {
             if allowed > now.boot {
-                return Verdict::TooOften(allowed.since(now.boot));
+                return too_often(allowed, None, now);
             }
             let (left, next) = (DRILL, now.boot);
             self.drill = Some(Drill { left, next });
@@ -98,7 +103,7 @@ impl Slot {
         }
         let allowed = self.replace_at(now);
         if allowed > now.boot {
-            return Verdict::TooOften(allowed.since(now.boot));
+            return too_often(allowed, None, now);
         }
         match self.failed_at {
             Some(at) if at >= since || self.next_ask > now.boot => Verdict::NoToken,
@@ -123,15 +128,17 @@ impl Slot {
         {
             return self.blurred(blur, at, since, now);
         }
-        let asked = self.repeated_at.max(self.failed_at);
-        let patient = self.failures > 0;
-        if self.policy.mode == Mode::Stable && !patient && asked < Some(since) {
-            self.next_ask = self.next_ask.min(now.boot);
-            return Verdict::Wait;
-        }
         let Some(held) = &self.held else {
             return Verdict::NoToken;
         };
+        // One answer counts for everybody who reports soon after it.
+        let asked = self.repeated_at.max(self.failed_at);
+        let asked = asked.unwrap_or(held.token.asked_at);
+        let patient = self.failures > 0;
+        if self.policy.mode == Mode::Stable && !patient && asked + settle <= since {
+            self.next_ask = self.next_ask.min(now.boot);
+            return Verdict::Wait;
+        }
         // A younger token is not judged: WeChat's servers may not all know it yet.
         self.looks.want(now.boot.max(held.token.asked_at + settle));
         Verdict::Wait
@@ -157,7 +164,7 @@ impl Slot {
         let spaced = minted_at.min(now.boot) + spacing;
         let allowed = spaced.max(self.ledger.budget_at(&self.policy, now));
         if allowed > now.boot {
-            return Verdict::TooOften(allowed.since(now.boot));
+            return too_often(allowed, Some(errcode), now);
         }
         if self.failed_at.is_some_and(|at| at >= since) {
             return inconclusive(Some(errcode));
@@ -165,5 +172,13 @@ impl Slot {
         self.doubted = true;
         self.next_ask = self.next_ask.min(now.boot);
         Verdict::Wait
+    }
+}
+
+fn too_often(allowed: Moment, errcode: Option<i64>, now: Now) -> Verdict {
+    let retry_after = allowed.since(now.boot);
+    Verdict::TooOften {
+        retry_after,
+        errcode,
     }
 }

@@ -36,6 +36,7 @@ impl Slot {
     }
 
     fn restored_note(&mut self, note: Note, now: Now) {
+        self.unfinished = true;
         if self.policy.mode == Mode::Stable {
             self.next_ask = now.boot;
             return;

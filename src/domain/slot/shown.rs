@@ -1,6 +1,6 @@
 //! What readers may know of a slot.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::Slot;
 use crate::domain::{Moment, Now, Token, Trouble};
@@ -32,6 +32,11 @@ impl Slot {
             until = until.min(suspect.since + self.policy.overlap);
         }
         Some(until)
+    }
+
+    /// While an outcome is open the next token may come, and end this one, at any moment.
+    pub fn keep_at_most(&self) -> Option<Duration> {
+        self.suspect.map(|_| self.policy.floor)
     }
 
     /// Whether a look is under way.

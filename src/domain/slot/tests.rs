@@ -407,7 +407,10 @@ fn replacements_keep_their_distance() {
             story.slot.looks.want(story.now.boot);
             story.prove_dead();
             let begin = story.now.boot;
-            if let Verdict::TooOften(wait) = story.report() {
+            if let Verdict::TooOften {
+                retry_after: wait, ..
+            } = story.report()
+            {
                 assert_eq!(story.slot.ask_at(story.now), Some(begin + wait));
                 story.wait(wait);
             }
@@ -504,7 +507,11 @@ fn a_classic_token_that_cannot_be_looked_at_is_replaced_within_the_spacing() {
     story.report();
     story.expect_look();
     story.see(Sight::NoVerdict { errcode: 45009 });
-    assert_eq!(story.report(), Verdict::TooOften(secs(240)));
+    let too_often = Verdict::TooOften {
+        retry_after: secs(240),
+        errcode: Some(45009),
+    };
+    assert_eq!(story.report(), too_often);
     story.wait(secs(240));
     story.report();
     story.expect_look();
@@ -739,4 +746,89 @@ fn a_dead_stable_token_is_asked_for_normally_while_force_is_used_up() {
     story.expect_ask();
     story.rotate();
     assert!(!story.slot.dead());
+}
+
+#[test]
+fn many_reports_of_a_young_stable_token_ask_wechat_nothing() {
+    let mut story = Story::settled(Mode::Stable);
+    for _ in 0..9 {
+        story.wait(secs(1));
+        assert_eq!(story.report(), Verdict::Wait);
+        story.expect_nothing();
+    }
+    story.wait_until_due();
+    story.expect_look();
+    story.see(Sight::Alive);
+    assert_eq!(story.report(), Verdict::StillValid);
+}
+
+#[test]
+fn an_older_stable_token_is_asked_for_once_however_many_report_it() {
+    let mut story = Story::settled(Mode::Stable);
+    story.wait(secs(60));
+    story.report();
+    story.expect_ask();
+    story.repeat();
+    for _ in 0..5 {
+        story.wait(secs(1));
+        assert_eq!(story.report(), Verdict::Wait);
+        assert!(!matches!(story.slot.woke(story.now), Some(Start::Ask(_))));
+    }
+}
+
+#[test]
+fn a_dead_token_is_no_excuse_to_hammer_a_source_that_refuses() {
+    let mut story = Story::settled(Mode::Stable);
+    story.wait(secs(60));
+    let (since, generation) = (story.now.boot, story.token().generation);
+    story.report();
+    story.expect_ask();
+    story.fail(Remedy::Refused(Refused::Credential), true);
+    story.report_of(generation, since);
+    story.prove_dead();
+    assert_eq!(story.slot.ask_at(story.now), Some(since + secs(60)));
+    assert_eq!(story.report_of(generation, since), Verdict::NoToken);
+}
+
+#[test]
+fn a_proof_takes_three_looks_however_often_the_token_is_looked_at() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut story = Story::with(Policy {
+            mode,
+            probe_every: secs(1),
+            ..Policy::default()
+        });
+        story.expect_ask();
+        story.rotate();
+        story.wait(secs(60));
+        let (begin, mut looks) = (story.now.boot, 0);
+        while !story.slot.dead() {
+            match story.slot.woke(story.now) {
+                Some(Start::Ask(_)) => story.repeat(),
+                Some(Start::Look(_)) => {
+                    looks += 1;
+                    story.see(Sight::Refused);
+                }
+                None => drop(story.wait_until_due()),
+            }
+        }
+        assert_eq!(
+            (looks, story.now.boot.since(begin)),
+            (3, secs(2)),
+            "{mode:?}"
+        );
+    }
+}
+
+#[test]
+fn an_expired_token_is_not_looked_at() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(7000));
+    story.expect_ask();
+    story.refuse();
+    story.wait(secs(300));
+    story.slot.looks.want(story.now.boot);
+    story.expect_ask();
+    story.refuse();
+    story.expect_nothing();
 }
