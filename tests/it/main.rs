@@ -5,9 +5,13 @@
 mod config;
 mod grpc;
 mod house;
+mod leak;
+mod process;
 mod raw;
+mod restart;
 mod served;
 mod store;
 mod wechat;
 mod week;
+mod whole;
 mod world;
