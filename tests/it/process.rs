@@ -174,6 +174,15 @@ impl Home {
         }
     }
 
+    /// Listens on a unix socket, whose name stays the same over restarts.
+    pub(crate) fn on_unix(self) -> Self {
+        let socket = self.path("grpc.sock").display().to_string();
+        self.replace(
+            "listen = '127.0.0.1:0'",
+            &format!("listen = 'unix://{socket}'"),
+        )
+    }
+
     /// Appends tables.
     pub(crate) fn and(mut self, tables: &str) -> Self {
         self.text += tables;
@@ -432,6 +441,12 @@ pub(crate) async fn token_that(
     };
     let token = timeout(PATIENCE, asking).await;
     token.unwrap_or_else(|_| panic!("`{name}` got no token that {what}"))
+}
+
+/// A time since 1970.
+pub(crate) fn time(at: Option<prost_types::Timestamp>) -> Duration {
+    let at = at.unwrap();
+    Duration::new(at.seconds.unsigned_abs(), at.nanos.unsigned_abs())
 }
 
 /// A status as the contract's table has it: code, reason, `errcode`.

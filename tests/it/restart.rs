@@ -9,7 +9,9 @@ use wxtokend::{
     sandbox::{Fault, Kind, Knobs, Settings},
 };
 
-use crate::process::{Home, PATIENCE, Server, WeChat, get, row, token, token_that, watch_request};
+use crate::process::{
+    Home, PATIENCE, Server, WeChat, get, row, time, token, token_that, watch_request,
+};
 
 const BOTH: [&str; 2] = ["classic", "stable"];
 
@@ -38,7 +40,15 @@ async fn a_restart_with_a_living_token_fetches_nothing() {
         for name in BOTH {
             assert_eq!(tokens[name].access_token, first[name].access_token);
             assert_eq!(tokens[name].generation, first[name].generation);
-            assert_eq!(tokens[name].expire_time, first[name].expire_time);
+            // Files have milliseconds.
+            let (then, now) = (
+                time(first[name].expire_time),
+                time(tokens[name].expire_time),
+            );
+            assert!(
+                then.abs_diff(now) < Duration::from_millis(2),
+                "{then:?} {now:?}"
+            );
         }
         // Asked, published, and after that saved.
         for name in BOTH {
@@ -348,4 +358,29 @@ async fn a_folder_that_becomes_read_only_costs_nobody_a_token() {
         .await;
     std::fs::rename(home.path("away"), home.path("data")).unwrap();
     server.process.until_stderr("the store works again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_a_killed_server_left_behind_is_taken_over_and_a_living_one_is_not() {
+    let wechat = WeChat::start(&["stable"], lives(3600, 300)).await;
+    let home = Home::new(&wechat.url(), "", &["stable"]).on_unix();
+    let mut server = home.serve().await;
+    server.process.kill().await;
+    assert!(home.path("grpc.sock").exists(), "it was left behind");
+    let server = home.serve().await;
+    let mut client = server.client().await;
+    token_that(&mut client, "stable", "is there", |_| true).await;
+
+    let socket = home.path("grpc.sock").display().to_string();
+    let other = Home::new(&wechat.url(), "", &["stable"]).replace(
+        "listen = '127.0.0.1:0'",
+        &format!("listen = 'unix://{socket}'"),
+    );
+    let second = other.spawn().end().await;
+    assert_eq!(second.code(), 1, "{second:?}");
+    assert!(second.stderr.contains(&socket), "{}", second.stderr);
+    token(&mut client, "stable").await.unwrap();
+    server.process.signal("TERM").await;
+    assert_eq!(server.process.end().await.code(), 0);
+    assert!(!home.path("grpc.sock").exists(), "it cleans up");
 }

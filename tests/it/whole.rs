@@ -23,7 +23,7 @@ use wxtokend::{
 
 use crate::{
     process::{
-        Home, PATIENCE, Server, WeChat, appid, row, secret_of, since_epoch, stale, token,
+        Home, PATIENCE, Server, WeChat, appid, row, secret_of, since_epoch, stale, time, token,
         token_that, watch_request,
     },
     served::Client,
@@ -365,11 +365,6 @@ async fn a_longer_outage_is_noticed_when_the_token_dies_and_not_after_it() {
     }
     let took = since_epoch() - lifted;
     assert!(took < Duration::from_secs(3), "{took:?}");
-}
-
-fn time(at: Option<prost_types::Timestamp>) -> Duration {
-    let at = at.unwrap();
-    Duration::new(at.seconds.unsigned_abs(), at.nanos.unsigned_abs())
 }
 
 fn retry_after(status: &Status) -> Duration {
