@@ -10,7 +10,7 @@ use crate::process::{Ended, Home, PATIENCE, Process, Server, WeChat, appid, http
 
 fn long_lives() -> Settings {
     Settings {
-        life: Duration::from_secs(3600),
+        life: Duration::from_hours(1),
         overlap: Duration::from_secs(1),
         ..Settings::default()
     }
@@ -20,7 +20,7 @@ fn long_lives() -> Settings {
 async fn serving() -> (WeChat, Home, Server) {
     let names = ["stable", "ctrouble"];
     let wechat = WeChat::start(&names, long_lives()).await;
-    wechat.turn(Knobs {
+    wechat.turn(&Knobs {
         faults: vec![Fault {
             appid: Some(appid("ctrouble")),
             ..Fault::errcode(40164)

@@ -3,7 +3,7 @@
 //! Servers live through chaos at the most talkative level, and clients make every mistake. All they
 //! wrote is searched for canaries and for every token that WeChat made.
 
-use std::{fs, time::Duration};
+use std::{fmt::Write as _, fs, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -29,7 +29,7 @@ const KEY: &str = "CANARY-key-of-orders";
 const APPS: [&str; 3] = ["classic", "stable", "cwrong"];
 
 /// How long each server lives: several lives of a token.
-const CHAOS: Duration = Duration::from_secs(7);
+const CHAOS: Duration = Duration::from_secs(5);
 
 /// The first secret that `text` holds, with some text around it.
 fn leak<'t>(text: &'t str, tokens: &[String]) -> Option<&'t str> {
@@ -136,15 +136,15 @@ async fn pester(mut client: Client) -> String {
             .ok()
             .and_then(|got| got.get_ref().token.clone());
         let token = token.map_or_else(|| made_up.to_owned(), |token| token.access_token);
-        told += &format!("{got:?}\n");
+        writeln!(told, "{got:?}").unwrap();
         let report = client
             .force_refresh(with_key(stale(app, &token), KEY))
             .await;
-        told += &format!("{report:?}\n");
+        writeln!(told, "{report:?}").unwrap();
         let watched = client.watch_token(with_key(watch_request(app), KEY)).await;
         if let Ok(stream) = watched {
             let first = stream.into_inner().message().await;
-            told += &format!("{first:?}\n");
+            writeln!(told, "{first:?}").unwrap();
         }
     }
     let mut refused = Vec::new();
@@ -168,7 +168,7 @@ async fn pester(mut client: Client) -> String {
     let odd = stale("stable", "CANARY\u{7}\nodd token");
     refused.push(client.force_refresh(with_key(odd, KEY)).await.map(drop));
     for status in refused.into_iter().filter_map(Result::err) {
-        told += &format!("{status:?}\n{status}\n");
+        writeln!(told, "{status:?}\n{status}").unwrap();
     }
     told
 }
@@ -203,7 +203,7 @@ async fn commands(home: &Home, server: &Server) -> String {
     let mut said = String::new();
     for run in runs {
         let ended = Process::run(&[run, &common[..2]].concat()).await;
-        said += &format!("{}\n{}\n", ended.stdout, ended.stderr);
+        writeln!(said, "{}\n{}", ended.stdout, ended.stderr).unwrap();
     }
     let answered = Process::run(
         &[
@@ -258,7 +258,7 @@ async fn nothing_is_leaked_while_wechat_plays_every_trick() {
         ..Settings::default()
     };
     let wechat = WeChat::start(&APPS, settings).await;
-    wechat.turn(mishaps());
+    wechat.turn(&mishaps());
     let text = said_in_chaos(home(&wechat.url(), "", "text"));
     let json = said_in_chaos(home(&wechat.url(), "", "json"));
     let (text, json) = tokio::join!(text, json);

@@ -3,6 +3,7 @@
 //! WeChat lives in the test's process, so that a test can ask it what it was asked and what is true.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::PathBuf,
     process::{ExitStatus, Stdio},
@@ -63,8 +64,8 @@ impl WeChat {
         self.shell.url()
     }
 
-    pub(crate) fn turn(&self, knobs: Knobs) {
-        self.shell.model().turn(since_epoch(), &knobs).unwrap();
+    pub(crate) fn turn(&self, knobs: &Knobs) {
+        self.shell.model().turn(since_epoch(), knobs).unwrap();
     }
 
     pub(crate) fn counts(&self, name: &str) -> Counts {
@@ -161,10 +162,12 @@ impl Home {
                 "stable"
             };
             let appid = appid(name);
-            text += &format!(
+            write!(
+                text,
                 "[[app]]\nappid = '{appid}'\nname = '{name}'\nmode = '{mode}'\n\
                  secret_file = '{path}/{name}'\n"
-            );
+            )
+            .unwrap();
             fs::write(folder.path().join(name), secret_of(name)).unwrap();
         }
         Self {

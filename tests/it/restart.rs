@@ -104,14 +104,14 @@ async fn killed_at_any_moment_it_comes_back_with_a_living_token_and_no_lower_gen
     let seed = fastrand::u64(..);
     let mut dice = fastrand::Rng::with_seed(seed);
     let wechat = WeChat::start(&BOTH, lives(6, 2)).await;
-    wechat.turn(Knobs {
+    wechat.turn(&Knobs {
         latency: Some(Duration::from_millis(20)),
         faults: vec![Fault::new(Kind::Lost).with_probability(0.2)],
         ..Knobs::default()
     });
     let refresh = "overlap = '2s'\nfloor = '100ms'\nceiling = '1s'";
     let home = Home::new(&wechat.url(), refresh, &BOTH);
-    let mut seen = Seen::new();
+    let mut highest = Seen::new();
     for round in 0..12 {
         let place = format!("round {round} of seed {seed}");
         let began = Instant::now();
@@ -124,7 +124,7 @@ async fn killed_at_any_moment_it_comes_back_with_a_living_token_and_no_lower_gen
         for name in BOTH {
             let lives = |token: &pb::Token| wechat.accepts(name, &token.access_token);
             let token = token_that(&mut client, name, "lives", lives).await;
-            never_falls(&mut seen, name, &token, &place);
+            never_falls(&mut highest, name, &token, &place);
         }
         let took = began.elapsed();
         assert!(
@@ -136,7 +136,7 @@ async fn killed_at_any_moment_it_comes_back_with_a_living_token_and_no_lower_gen
         while Instant::now() < life {
             for name in BOTH {
                 if let Ok(token) = token(&mut client, name).await {
-                    never_falls(&mut seen, name, &token, &place);
+                    never_falls(&mut highest, name, &token, &place);
                 }
             }
             sleep(Duration::from_millis(2)).await;
@@ -158,7 +158,7 @@ async fn killed_while_wechat_answers_the_token_that_was_saved_is_served_at_once(
     let first = token_that(&mut client, "classic", "is there", |_| true).await;
     saved(&home, "classic").await;
     // The second fetch is carried out and hangs.
-    wechat.turn(Knobs {
+    wechat.turn(&Knobs {
         faults: vec![
             Fault::new(Kind::Hang)
                 .on(wxtokend::sandbox::Endpoint::Classic)
@@ -256,7 +256,7 @@ async fn sigterm_drains_every_watcher_and_exits_with_0() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_waits_for_a_fetch_that_was_sent_and_saves_its_token() {
     let wechat = WeChat::start(&["classic"], lives(3600, 300)).await;
-    wechat.turn(Knobs {
+    wechat.turn(&Knobs {
         latency: Some(Duration::from_millis(1500)),
         ..Knobs::default()
     });
@@ -288,7 +288,7 @@ async fn sighup_tries_at_once_and_reads_the_keys_again() {
         ip_list: Some(addresses.iter().map(ToString::to_string).collect()),
         ..Knobs::default()
     };
-    wechat.turn(only(&["10.9.8.7"]));
+    wechat.turn(&only(&["10.9.8.7"]));
     let home = Home::new(&wechat.url(), "", &["stable"]);
     let key = home.path("orders").display().to_string();
     let home = home.and(&format!(
@@ -300,7 +300,7 @@ async fn sighup_tries_at_once_and_reads_the_keys_again() {
     assert_eq!(row(&refused).2.as_deref(), Some("40164"), "{refused:?}");
 
     // The next attempt would be in half a minute or later.
-    wechat.turn(only(&[]));
+    wechat.turn(&only(&[]));
     home.write("orders", "the-new-key-of-orders");
     server.process.signal("HUP").await;
     let began = Instant::now();
