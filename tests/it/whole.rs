@@ -60,16 +60,25 @@ struct Fleet {
     over: AtomicBool,
     uses: AtomicU64,
     rotations: AtomicU64,
+    /// Uses that WeChat may refuse before the test fails, and that it refused.
+    excused: u64,
+    refused: AtomicU64,
 }
 
 impl Fleet {
     fn new(wechat: Arc<WeChat>, overlap: Duration) -> Arc<Self> {
+        Self::excusing(0, wechat, overlap)
+    }
+
+    fn excusing(excused: u64, wechat: Arc<WeChat>, overlap: Duration) -> Arc<Self> {
         Arc::new(Self {
             wechat,
             overlap,
             over: AtomicBool::new(false),
             uses: AtomicU64::new(0),
             rotations: AtomicU64::new(0),
+            excused,
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -84,7 +93,10 @@ impl Fleet {
         let errcode = self.wechat.use_token(&token.access_token).await;
         if begun.elapsed() < self.overlap / 2 {
             let (app, generation) = (&token.app_id, token.generation);
-            assert_eq!(errcode, 0, "WeChat refused {app} {generation}");
+            if errcode != 0 {
+                let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                assert!(refused <= self.excused, "{errcode} for {app} {generation}");
+            }
             self.uses.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -417,7 +429,10 @@ async fn when_somebody_else_fetches_a_living_token_is_out_soon() {
     }
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1 + 5), "{took:?}");
-    server.process.until_stderr("somebody else fetched").await;
+    server
+        .process
+        .until_stderr("somebody else probably fetched")
+        .await;
     assert_eq!(
         wechat.counts("classic").classic_fetches,
         2,
@@ -427,7 +442,7 @@ async fn when_somebody_else_fetches_a_living_token_is_out_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_lost_reply_there_is_a_new_token_and_nobody_was_refused() {
+async fn after_a_lost_reply_there_is_a_new_token_and_only_calls_in_flight_are_refused() {
     let kinds = [
         ("clost", Kind::Lost),
         ("ccut", Kind::Cut),
@@ -449,7 +464,10 @@ async fn after_a_lost_reply_there_is_a_new_token_and_nobody_was_refused() {
             ..lost
         }));
     }
-    let fleet = Fleet::new(Arc::clone(&wechat), Duration::from_secs(2));
+    // The recovery ends the old token the moment it is minted: WeChat keeps two, and the lost one is
+    // the other. Whoever is between asking and using then is refused once.
+    let wide = Duration::from_secs(2);
+    let fleet = Fleet::excusing(2 * 8 * 3, Arc::clone(&wechat), wide);
     let mut programs = fleet.begin(&server, &names, 8).await;
     fleet.until_rotations(&mut programs, 8 * 3).await;
     fleet.end(programs).await;

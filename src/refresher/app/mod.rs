@@ -1,9 +1,12 @@
 //! One app in the refresher's care: its slot, its adapters, who waits for it, and what is to be saved.
 
+mod reports;
+mod warnings;
+
 use std::{error::Error, mem, sync::Arc, time::Duration};
 
+use reports::Waiting;
 use tokio::{
-    sync::oneshot,
     task::{AbortHandle, JoinSet},
     time::sleep,
 };
@@ -15,12 +18,11 @@ use crate::{
     domain::{
         AppName, Generation, Moment, Now, Policy, Remedy, Sight, Slot, Trouble,
         protocol::{Heard, Protocol, Step},
-        report::StaleReport,
-        slot::{Looked, Rotation, Start, Verdict},
+        slot::{Looked, Rotation, Start},
         trouble::Refused,
     },
     store::{Store, StoreError},
-    tokens::{Current, NoToken, Outcome, Publisher, Reported, View},
+    tokens::{Current, Publisher, View},
     upstream::Upstream,
 };
 
@@ -65,14 +67,6 @@ pub(super) struct App {
     trouble: Option<Arc<Trouble>>,
     /// The errcode that the last look got instead of a verdict.
     blur: Option<i64>,
-}
-
-/// A caller that reported a token and has no answer yet.
-#[derive(Debug)]
-struct Waiting {
-    report: StaleReport,
-    since: Moment,
-    reply: oneshot::Sender<Result<Outcome, NoToken>>,
 }
 
 /// Whether the store has what it should have.
@@ -297,18 +291,6 @@ impl App {
         }
     }
 
-    fn warn_about_a_new_blur(&mut self, sight: Sight) {
-        let blur = match sight {
-            Sight::NoVerdict { errcode } => Some(errcode),
-            Sight::Alive | Sight::Refused => None,
-            Sight::Busy | Sight::Unreachable => return,
-        };
-        if blur.is_some() && blur != self.blur {
-            warn!(app = %self.name, errcode = blur, "WeChat does not let us look whether the token works");
-        }
-        self.blur = blur;
-    }
-
     fn on_saved(&mut self, protocol: Option<Protocol>, result: Result<(), StoreError>, now: Now) {
         self.saving.under_way = false;
         let heard = match result {
@@ -357,64 +339,6 @@ impl App {
         }
     }
 
-    pub(super) fn on_report(&mut self, reported: Reported, now: Now) {
-        let Reported { report, reply, .. } = reported;
-        let since = now.boot;
-        self.judge(
-            Waiting {
-                report,
-                since,
-                reply,
-            },
-            now,
-        );
-    }
-
-    fn judge(&mut self, waiting: Waiting, now: Now) {
-        if waiting.reply.is_closed() {
-            return;
-        }
-        if self.withheld {
-            return self.waiting.push(waiting);
-        }
-        let verdict = self.slot.reported(&waiting.report, waiting.since, now);
-        match self.answer(verdict, &waiting.report, now) {
-            None => self.waiting.push(waiting),
-            // The caller may have hung up.
-            Some(answer) => drop(waiting.reply.send(answer)),
-        }
-    }
-
-    fn answer(
-        &self,
-        verdict: Verdict,
-        report: &StaleReport,
-        now: Now,
-    ) -> Option<Result<Outcome, NoToken>> {
-        Some(match verdict {
-            Verdict::Wait => return None,
-            Verdict::AlreadyNewer => Ok(Outcome::AlreadyNewer),
-            Verdict::Refreshed => Ok(Outcome::Refreshed),
-            Verdict::StillValid => Ok(Outcome::StillValid),
-            Verdict::NoToken => Err(self.view(now).missing(now.boot)),
-            Verdict::Inconclusive {
-                retry_after,
-                errcode,
-            } => Err(NoToken::Inconclusive {
-                retry_after,
-                errcode,
-            }),
-            Verdict::TooOften {
-                retry_after,
-                errcode,
-            } => Err(NoToken::TooOften {
-                retry_after,
-                errcode,
-            }),
-            Verdict::NotATokenError => Err(NoToken::NotATokenError(report.errcode)),
-        })
-    }
-
     pub(super) fn on_nudge(&mut self, now: Now) {
         self.slot.nudged(now);
     }
@@ -446,33 +370,6 @@ impl App {
     fn stop_secret_poll(&mut self) {
         if let Some(poll) = self.secret_poll.take() {
             poll.abort();
-        }
-    }
-
-    /// One warning for each change of trouble; the same again is for the curious.
-    fn warn_about_a_new_trouble(&mut self) {
-        let trouble = self.slot.trouble().cloned();
-        let same = |a: &Trouble, b: &Trouble| (a.remedy, a.errcode) == (b.remedy, b.errcode);
-        match (&self.trouble, &trouble) {
-            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => return,
-            (Some(old), Some(new)) if same(old, new) => {
-                debug!(app = %self.name, errcode = new.errcode, "still: {}", new.message);
-            }
-            (_, Some(new)) => {
-                let hint = new.hint.as_deref().unwrap_or_default();
-                warn!(app = %self.name, errcode = new.errcode, hint, "no new token: {}", new.message);
-            }
-            (Some(_), None) => info!(app = %self.name, "WeChat gives tokens again"),
-            (None, None) => {}
-        }
-        self.trouble = trouble;
-    }
-
-    fn warn_about_the_store(&mut self, error: StoreError) {
-        let warned = self.saving.warned.as_ref();
-        if !warned.is_some_and(|warned| warned.is_like(&error)) {
-            warn!(app = %self.name, error = &error as &dyn Error, "the token cannot be saved; it is served from memory and saved later");
-            self.saving.warned = Some(error);
         }
     }
 }
