@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use wxtokend::{
     config::{self, SecretSource},
     domain::{AppName, Ask, Mode, Policy, Remedy, Secret, Sight, trouble::Refused},
@@ -531,12 +532,42 @@ async fn child_with_a_proxy_in_its_environment() {
 
 // ---- TLS ----
 
-/// A TLS server with a certificate for `localhost`, issued by `tls/ca.pem`. Answers one request.
-fn tls_server() -> u16 {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls");
-    let certificate = CertificateDer::from_pem_file(folder.join("server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+/// An authority that nobody else trusts, and a certificate of its for `localhost`.
+struct Authority {
+    folder: TempDir,
+    certificate: rcgen::Certificate,
+    key: rcgen::KeyPair,
+}
+
+impl Authority {
+    fn new() -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let folder = TempDir::new().unwrap();
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root_key = KeyPair::generate().unwrap();
+        let pem = root.self_signed(&root_key).unwrap().pem();
+        std::fs::write(folder.path().join("ca.pem"), pem).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let issuer = Issuer::new(root, root_key);
+        Self {
+            folder,
+            certificate: leaf.signed_by(&key, &issuer).unwrap(),
+            key,
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+}
+
+/// A TLS server with the certificate of `authority`. Answers one request.
+fn tls_server(authority: &Authority) -> u16 {
+    use rustls::pki_types::PrivateKeyDer;
+    let certificate = authority.certificate.der().clone();
+    let key = PrivateKeyDer::try_from(authority.key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -564,26 +595,27 @@ fn tls_server() -> u16 {
     port
 }
 
-fn tls_config(ca_file: Option<&str>, more: &[String]) -> config::Upstream {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls");
-    let mut base_urls = vec![format!("https://localhost:{}", tls_server())];
+fn tls_config(authority: &Authority, trusted: bool, more: &[String]) -> config::Upstream {
+    let mut base_urls = vec![format!("https://localhost:{}", tls_server(authority))];
     base_urls.extend_from_slice(more);
     config::Upstream {
-        ca_file: ca_file.map(|name| folder.join(name)),
+        ca_file: trusted.then(|| authority.file()),
         ..config(&base_urls)
     }
 }
 
 #[tokio::test]
 async fn tls_trusts_a_configured_certificate() {
-    let wechat = wechat(Mode::Classic, &tls_config(Some("ca.pem"), &[]));
+    let authority = Authority::new();
+    let wechat = wechat(Mode::Classic, &tls_config(&authority, true, &[]));
     let fetched = wechat.fetch(Ask::Normal).await.unwrap();
     assert_eq!(fetched.value.expose(), TOKEN);
 }
 
 #[tokio::test]
 async fn an_unknown_certificate_gets_no_secret_and_the_hint_names_the_setting() {
-    let wechat = wechat(Mode::Classic, &tls_config(None, &[]));
+    let authority = Authority::new();
+    let wechat = wechat(Mode::Classic, &tls_config(&authority, false, &[]));
     let trouble = failure(&*wechat).await.trouble();
     assert!(trouble.definite);
     assert!(
@@ -596,16 +628,20 @@ async fn an_unknown_certificate_gets_no_secret_and_the_hint_names_the_setting() 
     );
 
     let good = Server::answering(vec![success()]).await;
-    let wechat = self::wechat(Mode::Classic, &tls_config(None, &[good.url()]));
+    let wechat = self::wechat(
+        Mode::Classic,
+        &tls_config(&authority, false, &[good.url()]),
+    );
     assert!(wechat.fetch(Ask::Normal).await.is_ok());
 }
 
 #[test]
 fn what_cannot_be_used_is_named_before_anything_starts() {
     let good = || config(&["https://api.weixin.qq.com".to_owned()]);
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls");
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("empty.pem"), "no certificate").unwrap();
     let with_ca = |name: &str| config::Upstream {
-        ca_file: Some(folder.join(name)),
+        ca_file: Some(folder.path().join(name)),
         ..good()
     };
     let table = [
@@ -622,7 +658,7 @@ fn what_cannot_be_used_is_named_before_anything_starts() {
             "proxy",
         ),
         (with_ca("missing.pem"), "ca_file"),
-        (with_ca("server.key"), "ca_file"),
+        (with_ca("empty.pem"), "ca_file"),
     ];
     for (config, named) in table {
         let secret = SecretSource::Env("UNUSED".into());

@@ -47,6 +47,8 @@ fn live_through(seed: u64) {
         .start_paused(true)
         .build()
         .expect("a runtime");
+    // The dice of the refresher too.
+    fastrand::seed(seed);
     let guard = PrintOnPanic(seed);
     runtime.block_on(async { Week::new(seed).live().await });
     drop(guard);
