@@ -56,6 +56,7 @@ pub async fn serve_sandbox(config: Option<Config>) -> anyhow::Result<()> {
     let shell = start(net::TcpListener::bind("127.0.0.1:0").await?, settings)?;
     announce("sandbox", &shell.url())?;
     config.upstream.base_urls = vec![shell.url()];
+    config.upstream.proxy = None;
     config.store = Store::Memory;
     let app = config.apps.first().map(|app| app.name.to_string());
     let app = app.context("an app is configured")?;

@@ -161,7 +161,14 @@ fn generation(message: &WatchTokenResponse) -> u64 {
     message.token.as_ref().map_or(0, |token| token.generation)
 }
 
-/// A torn connection shows as `UNKNOWN` or `INTERNAL`.
+/// Whatever is not the caller's own mistake. A torn connection shows as `UNKNOWN` or `INTERNAL`, and
+/// a person may be at work on what needs one.
 fn passes(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Internal)
+    let passing = [
+        Code::Unavailable,
+        Code::Unknown,
+        Code::Internal,
+        Code::FailedPrecondition,
+    ];
+    passing.contains(&code)
 }

@@ -8,7 +8,7 @@ mod failure;
 mod print;
 mod simulate;
 
-use std::{future::Future, path::PathBuf};
+use std::{fmt, future::Future, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -130,7 +130,7 @@ struct StaleArguments {
     generation: Option<u64>,
     /// The refused token itself
     #[arg(long, value_name = "T")]
-    token: Option<String>,
+    token: Option<Hidden>,
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +147,22 @@ struct Check {
     /// The configuration
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+}
+
+/// An argument that must not be printed.
+#[derive(Clone)]
+struct Hidden(String);
+
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(***)")
+    }
 }
 
 impl Arguments {
@@ -202,7 +218,7 @@ impl Refresh {
         let request = crate::pb::ForceRefreshRequest {
             app_id: self.app,
             stale_generation: self.stale.generation.unwrap_or_default(),
-            stale_token: self.stale.token.unwrap_or_default(),
+            stale_token: self.stale.token.map_or_else(String::new, |token| token.0),
             errcode: self.errcode,
             leaked: self.leaked,
         };
@@ -247,5 +263,8 @@ fn block_on_app<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(future)
+    let done = runtime.block_on(future);
+    // A name look-up or a disk that hangs must not hold up the end.
+    runtime.shutdown_background();
+    done
 }

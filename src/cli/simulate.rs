@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, Hidden};
 use crate::{
     app,
     config::Log,
@@ -29,7 +29,7 @@ pub(super) struct Simulate {
     appid: Vec<String>,
     /// The AppSecret of the account at the same place
     #[arg(long, value_name = "SECRET", requires = "appid")]
-    secret: Vec<String>,
+    secret: Vec<Hidden>,
     /// Who may ask: an address or a network; may be given several times, default everybody
     #[arg(long, value_name = "CIDR")]
     ip: Vec<String>,
@@ -65,7 +65,7 @@ impl Simulate {
         }
         let pairs = self.appid.into_iter().zip(self.secret);
         let mut accounts: Vec<_> = pairs
-            .map(|(appid, secret)| Credentials { appid, secret })
+            .map(|(appid, Hidden(secret))| Credentials { appid, secret })
             .collect();
         if accounts.is_empty() {
             accounts.push(Credentials::default());

@@ -72,8 +72,9 @@ pub enum Heard {
     Nothing,
     /// WeChat may have made a token that did not arrive.
     Open,
-    /// WeChat will answer nothing else for hours, which a restart must know.
-    Rejected,
+    /// There is no new token, but something else that a restart must know: WeChat refuses for hours, or
+    /// does so no more.
+    Learned,
     /// The readers have it.
     Published,
     /// It is on disk.
@@ -105,7 +106,7 @@ impl Protocol {
             }
             Heard::Begun | Heard::Noted | Heard::NoteFailed => Step::Ask,
             Heard::Rotated if self.noted => Step::Publish,
-            Heard::Rotated | Heard::Rejected => Step::Save,
+            Heard::Rotated | Heard::Learned => Step::Save,
             // With nothing to show, the note is withdrawn, or kept with all that is known of the open
             // outcome.
             Heard::Published | Heard::Nothing | Heard::Open if self.noted => Step::Save,

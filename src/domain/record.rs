@@ -12,6 +12,8 @@ pub struct Record {
     pub mode: Mode,
     /// The last token that was obtained, dead or alive.
     pub token: Option<Arc<Token>>,
+    /// Whether it is proven dead.
+    pub dead: bool,
     /// The highest generation ever given to a token.
     pub generation: Generation,
     /// Present while an outcome is open.
@@ -38,6 +40,7 @@ impl Record {
         Self {
             mode,
             token: None,
+            dead: false,
             generation: Generation::default(),
             note: None,
             ledger: Ledger::default(),

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use tokio::{select, time::sleep};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tonic_types::FieldViolation;
 use tower::Service;
 
@@ -85,6 +85,11 @@ async fn bounded(
         answer = answer => answer?,
         () = &mut deadline => return Ok(status::deadline_exceeded().into_http()),
     };
+    let response = if says_undecodable(&response) {
+        undecodable().into_http()
+    } else {
+        response
+    };
     let end = async move {
         select! {
             biased;
@@ -94,6 +99,21 @@ async fn bounded(
     };
     let end = Box::pin(end);
     Ok(response.map(|inner| Body::new(BoundedBody { inner, end })))
+}
+
+/// Whether tonic could not read the request: `INTERNAL` for bytes that are no message, `OUT_OF_RANGE`
+/// for too many. Nothing of ours answers with either.
+fn says_undecodable(response: &Response<Body>) -> bool {
+    let code = response
+        .headers()
+        .get("grpc-status")
+        .map(|value| value.as_bytes());
+    code.is_some_and(|code| [Code::Internal, Code::OutOfRange].contains(&Code::from_bytes(code)))
+}
+
+fn undecodable() -> Status {
+    let problem = "is no message of the contract, or longer than 64 KiB";
+    status::bad_request(vec![FieldViolation::new("request", problem)])
 }
 
 async fn after(limit: Option<Duration>) {

@@ -94,7 +94,7 @@ impl Refresher {
                 Some(done) = self.events.join_next() => self.on_event(done),
                 Some(reported) = self.publisher.reports.recv() => self.on_report(reported),
                 () = nudge.notified() => self.on_nudge(),
-                () = sleep(nap) => {}
+                () = sleep(nap) => self.on_time(),
             }
         }
         self.finish().await;
@@ -104,6 +104,9 @@ impl Refresher {
     /// only living one.
     async fn finish(mut self) {
         self.publisher.stop();
+        for app in self.apps.values_mut() {
+            app.save_now(&mut self.events);
+        }
         let last = async {
             while self.apps.values().any(App::has_business) {
                 let Some(done) = self.events.join_next().await else {
@@ -140,6 +143,13 @@ impl Refresher {
         let now = self.clock.now();
         if let Some(app) = self.apps.get_mut(&reported.app) {
             app.on_report(reported, now);
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = self.clock.now();
+        for app in self.apps.values_mut() {
+            app.on_time(now);
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Obtained {
     pub(super) protocol: Protocol,
     /// Just before the request was sent.
     pub(super) sent: Now,
+    /// Which secret it showed.
+    pub(super) secret: Option<u64>,
     /// WeChat's answer.
     pub(super) result: Result<Fetched, Trouble>,
     /// Why there is no note, if one was due.
@@ -61,6 +63,7 @@ impl Adapters {
                 Heard::NoteFailed
             };
         }
+        let secret = self.upstream.secret_version().await;
         let sent = self.clock.now();
         let fetch = timeout(self.timeout + SLACK, self.upstream.fetch(errand.ask));
         let result = match fetch.await {
@@ -71,6 +74,7 @@ impl Adapters {
         Obtained {
             protocol,
             sent,
+            secret,
             result,
             note,
         }

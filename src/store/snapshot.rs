@@ -95,6 +95,7 @@ struct Content {
     mode: Interface,
     generation: u64,
     token: Option<Life>,
+    dead: bool,
     note: Option<Asking>,
     ledger: Ledger,
     blocked_until: Option<Millis>,
@@ -152,6 +153,7 @@ impl Content {
             },
             generation: record.generation.0,
             token,
+            dead: record.dead,
             note: note.map(|note| Asking {
                 asked_at: saved.wall_of(note.asked_at),
                 reserved: note.reserved.0,
@@ -191,6 +193,7 @@ impl Content {
                 Interface::Classic => Mode::Classic,
             },
             token,
+            dead: self.dead,
             generation,
             note: self.note.map(|note| Note {
                 asked_at: times.past(note.asked_at),
@@ -337,12 +340,13 @@ mod tests {
         fn records()(
             classic in any::<bool>(), token in option::of(tokens()), more in 0..9_u64,
             note in option::of((past(), any::<u64>())), ledger in ledgers(),
-            blocked in option::of(0..86_400_000_u64),
+            blocked in option::of(0..86_400_000_u64), dead: bool,
         ) -> Record {
             let generation = token.as_ref().map_or(0, |token| token.generation.0);
             Record {
                 mode: if classic { Mode::Classic } else { Mode::Stable },
                 token: token.map(Arc::new),
+                dead,
                 generation: Generation(generation.saturating_add(more)),
                 note: note.map(|(asked_at, reserved)| Note {
                     asked_at,

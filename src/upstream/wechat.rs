@@ -6,11 +6,13 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use serde_json::json;
+use tokio::{task::spawn_blocking, time::timeout};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -33,7 +35,7 @@ pub(super) struct WeChat {
     client: Client,
     appid: String,
     mode: Mode,
-    secret: SecretSource,
+    secret: Arc<SecretSource>,
     timeout: Duration,
     hasher: RandomState,
 }
@@ -45,7 +47,7 @@ impl WeChat {
             client,
             appid: app.appid,
             mode: app.policy.mode,
-            secret: app.secret,
+            secret: Arc::new(app.secret),
             timeout,
             hasher: RandomState::new(),
         }
@@ -80,18 +82,28 @@ impl WeChat {
         self.client.send(&request, self.timeout).await
     }
 
-    fn read_secret(&self) -> Result<Secret, FetchError> {
-        self.secret.read().map_err(|source| FetchError::Secret {
-            place: place(&self.secret),
-            source,
-        })
+    /// Reads the secret beside the runtime: a file on a network that hangs must not stop everything.
+    async fn read_secret(&self) -> Result<Secret, FetchError> {
+        let source = Arc::clone(&self.secret);
+        let read = spawn_blocking(move || source.read());
+        let read = timeout(self.timeout, read).await;
+        let place = || place(&self.secret);
+        match read {
+            Ok(Ok(read)) => read.map_err(|source| FetchError::Secret {
+                place: place(),
+                source,
+            }),
+            _ => Err(FetchError::NotSent(
+                format!("{} does not answer", place()).into(),
+            )),
+        }
     }
 }
 
 #[async_trait]
 impl Upstream for WeChat {
     async fn fetch(&self, ask: Ask) -> Result<Fetched, FetchError> {
-        let secret = self.read_secret()?;
+        let secret = self.read_secret().await?;
         let reply = match self.mode {
             Mode::Classic => self.classic(&secret).await,
             Mode::Stable => self.stable(&secret, ask).await,
@@ -120,7 +132,7 @@ impl Upstream for WeChat {
     }
 
     async fn secret_version(&self) -> Option<u64> {
-        let secret = self.secret.read().ok()?;
+        let secret = self.read_secret().await.ok()?;
         // Keyed at random in each process, so that the number is of no use to anybody else.
         Some(self.hasher.hash_one(secret.expose()))
     }

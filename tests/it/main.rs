@@ -11,6 +11,7 @@ mod process;
 mod raw;
 mod restart;
 mod served;
+mod steps;
 mod store;
 mod wechat;
 mod week;

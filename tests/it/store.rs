@@ -48,6 +48,7 @@ fn full(generation: u64, now: Now) -> Record {
             issue_time: now.wall_at(asked_at),
             expire_time: now.wall_at(expires_at),
         })),
+        dead: true,
         generation: Generation(generation),
         note: Some(Note {
             asked_at: now.boot - HOUR / 60,

@@ -628,10 +628,7 @@ async fn an_unknown_certificate_gets_no_secret_and_the_hint_names_the_setting() 
     );
 
     let good = Server::answering(vec![success()]).await;
-    let wechat = self::wechat(
-        Mode::Classic,
-        &tls_config(&authority, false, &[good.url()]),
-    );
+    let wechat = self::wechat(Mode::Classic, &tls_config(&authority, false, &[good.url()]));
     assert!(wechat.fetch(Ask::Normal).await.is_ok());
 }
 

@@ -104,6 +104,7 @@ impl Week {
             probe_every: [Duration::ZERO, life / 60, life / 20][dice.usize(..3)],
             ceiling: (life / 12).min(Duration::from_mins(1)).max(floor),
             timeout: (life / 10).min(Duration::from_secs(10)),
+            daily_replacements: if dice.bool() { 200 } else { dice.u32(2..10) },
             ..Policy::default()
         };
         let settings = Settings {

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use wxtokend::{
     clock::Clock,
     domain::{
-        AppName, Ask, Fetched, Mode, Moment, Now, Policy, Record, Secret, Sight, budget::Ledger,
+        AppName, Ask, Fetched, Mode, Moment, Note, Now, Policy, Record, Secret, Sight,
+        budget::Ledger,
     },
     refresher::{Managed, Refresher},
     sandbox::{Call, Credentials, Delivery, Model, Pool, Reply, Settings},
@@ -331,6 +332,11 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// The note in the record of `appid`.
+    pub(crate) fn note(&self, appid: &str) -> Option<Note> {
+        self.records.lock().expect("no panic").get(appid)?.note
+    }
+
     /// What the record of `appid` says was spent.
     pub(crate) fn ledger(&self, appid: &str) -> Ledger {
         let records = self.records.lock().expect("no panic");

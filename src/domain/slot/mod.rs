@@ -201,8 +201,14 @@ impl Slot {
             Condition::Lost | Condition::Healthy => return Some(self.next_ask),
             Condition::Dead => self.replace_at(now),
             Condition::Leaked(next) => next.max(self.forced_at(now)),
-            Condition::Suspect(_, true) => self.ledger.budget_at(&self.policy, now),
-            Condition::Suspect(since, false) => since + self.policy.overlap,
+            Condition::Suspect(since, replied) => {
+                let blind = if replied {
+                    now.boot
+                } else {
+                    since + self.policy.overlap
+                };
+                blind.max(self.ledger.budget_at(&self.policy, now))
+            }
         };
         // Once it has expired there is nothing left to protect.
         let expiry = self.held.as_ref().map_or(at, |h| h.token.expires_at);

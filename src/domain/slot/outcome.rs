@@ -28,6 +28,7 @@ impl Slot {
             return None;
         }
         self.ledger.minted(self.policy.mode, fetch.replacement, now);
+        self.answered(&fetch, now);
         let generation = fetch.reserved.unwrap_or_else(|| self.taken.next(now.wall));
         self.taken = self.taken.max(generation);
         let token = Arc::new(Token {
@@ -39,7 +40,7 @@ impl Slot {
             expire_time: sent.wall + got.time_to_live,
         });
         let foreign = self.somebody_else_did(&fetch, now);
-        let previous = self.old_one_dies_at(sent, now);
+        let previous = self.old_one_dies_at(sent, now).filter(|_| !foreign);
         (self.suspect, self.unfinished) = (None, false);
         self.advance_drill(now);
         let planned = self.policy.planned(&token, now.boot);
@@ -112,6 +113,7 @@ impl Slot {
         self.failed_at = Some(now.boot);
         self.doubted = false;
         self.settled = true;
+        self.answered(&fetch, now);
         if fetch.ask == Ask::Forced && trouble.remedy == Remedy::DayQuota {
             // Asking normally is still allowed.
             self.ledger.exhaust_forced(now);
@@ -134,6 +136,13 @@ impl Slot {
             self.looks.plan_unasked(&self.policy, now.boot);
         }
         self.trouble = Some(Arc::new(trouble));
+    }
+
+    /// WeChat may have carried out a forced refresh as late as now, and counts from then.
+    fn answered(&mut self, fetch: &Fetch, now: Now) {
+        if fetch.ask == Ask::Forced {
+            self.ledger.replaced_at = Some(now.boot);
+        }
     }
 
     fn open_outcome(&mut self, sent: Now, now: Now) {

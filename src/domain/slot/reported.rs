@@ -91,7 +91,9 @@ impl Slot {
             self.next_ask = self.next_ask.min(now.boot);
         }
         match self.failed_at {
-            Some(at) if at >= since && self.fetch.is_none() => Verdict::NoToken,
+            _ if self.fetch.is_some() => Verdict::Wait,
+            _ if self.next_ask > now.boot => Verdict::NoToken,
+            Some(at) if at >= since => Verdict::NoToken,
             _ => Verdict::Wait,
         }
     }
@@ -106,7 +108,8 @@ impl Slot {
             return too_often(allowed, None, now);
         }
         match self.failed_at {
-            Some(at) if at >= since || self.next_ask > now.boot => Verdict::NoToken,
+            _ if self.next_ask > now.boot => Verdict::NoToken,
+            Some(at) if at >= since => Verdict::NoToken,
             _ => Verdict::Wait,
         }
     }
@@ -166,7 +169,8 @@ impl Slot {
         if allowed > now.boot {
             return too_often(allowed, Some(errcode), now);
         }
-        if self.failed_at.is_some_and(|at| at >= since) {
+        let patient = self.failures > 0 && self.next_ask > now.boot;
+        if patient || self.failed_at.is_some_and(|at| at >= since) {
             return inconclusive(Some(errcode));
         }
         self.doubted = true;

@@ -25,12 +25,17 @@ impl Slot {
         };
         let minted_at = self.ledger.minted_at.unwrap_or(token.asked_at);
         let planned = self.policy.planned(&token, minted_at.min(now.boot));
-        self.planned = planned;
-        self.next_ask = self.next_ask.max(planned);
         self.settled = true;
+        let settled_at = token.asked_at + self.policy.settle();
         self.hold(token, None, now);
-        self.looks.want(now.boot);
+        if let Some(held) = &mut self.held {
+            held.dead = record.dead;
+        }
+        self.plan(planned, now);
+        self.next_ask = self.next_ask.max(self.blocked_until.unwrap_or(now.boot));
+        self.looks.want(settled_at.max(now.boot));
         if let Some(note) = record.note {
+            self.looks.want(now.boot);
             self.restored_note(note, now);
         }
     }
@@ -49,9 +54,8 @@ impl Slot {
             // If WeChat made a token, ours is dead by now. The look tells.
             self.settled = false;
             self.next_ask = now.boot + self.policy.timeout.min(FIRST_LOOK);
-        } else {
-            self.renumber();
         }
+        self.renumber();
     }
 
     /// The token that the note is about may have been handed out before its record was saved. A
@@ -89,6 +93,7 @@ impl Slot {
         Record {
             mode: self.policy.mode,
             token: self.held.as_ref().map(|h| Arc::clone(&h.token)),
+            dead: self.dead(),
             generation: self.taken,
             note,
             ledger: self.ledger.clone(),

@@ -39,6 +39,16 @@ impl Slot {
         self.suspect.map(|_| self.policy.floor)
     }
 
+    /// When the token that is held expires.
+    pub fn expires_at(&self) -> Option<Moment> {
+        self.held.as_ref().map(|h| h.token.expires_at)
+    }
+
+    /// Whether WeChat has said that it refuses this server for hours.
+    pub fn blocked(&self) -> bool {
+        self.blocked_until.is_some()
+    }
+
     /// Whether a look is under way.
     pub fn looking(&self) -> bool {
         self.looks.flying

@@ -832,3 +832,102 @@ fn an_expired_token_is_not_looked_at() {
     story.refuse();
     story.expect_nothing();
 }
+
+#[test]
+fn reports_do_not_hammer_a_source_that_refuses_look_and_fetch_alike() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(1000));
+    let mut fetches = 0;
+    for _ in 0..60 {
+        for _ in 0..3 {
+            story.report();
+            while let Some(start) = story.slot.woke(story.now) {
+                match start {
+                    Start::Look(_) => drop(story.see(Sight::NoVerdict { errcode: 40164 })),
+                    Start::Ask(_) => {
+                        fetches += 1;
+                        story.fail(Remedy::IpList, true);
+                    }
+                }
+            }
+        }
+        story.wait(secs(1));
+    }
+    assert!(fetches <= 2, "{fetches} fetches in a minute");
+}
+
+#[test]
+fn a_dead_token_is_still_dead_after_a_restart() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(60));
+    story.report();
+    story.prove_dead();
+    story.expect_ask();
+    story.fail(Remedy::DayQuota, true);
+    let story = story.restart();
+    assert!(story.slot.dead());
+}
+
+#[test]
+fn a_report_of_a_dead_token_is_answered_while_a_rejection_lasts() {
+    let mut story = Story::settled(Mode::Stable);
+    story.wait_until_due();
+    story.expect_ask();
+    story.fail(Remedy::RiskRejected(secs(86_400)), true);
+    let mut story = story.restart();
+    story.expect_look();
+    story.see(Sight::Refused);
+    for _ in 0..2 {
+        story.wait_until_due();
+        story.expect_look();
+        story.see(Sight::Refused);
+    }
+    assert!(story.slot.dead());
+    assert_eq!(story.report(), Verdict::NoToken);
+}
+
+#[test]
+fn a_young_token_is_not_judged_sooner_because_of_a_restart() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(2));
+    let mut story = story.restart();
+    story.expect_nothing();
+    assert_eq!(story.wait_until_due(), secs(8));
+    story.expect_look();
+}
+
+#[test]
+fn a_blind_recovery_keeps_to_the_budget() {
+    let mut story = Story::with(Policy {
+        mode: Mode::Classic,
+        daily_replacements: 2,
+        ceiling: secs(10),
+        ..Policy::default()
+    });
+    story.expect_ask();
+    story.rotate();
+    story.wait_until_due();
+    let (mut replacements, end) = (0, story.token().expires_at);
+    while story.now.boot < end {
+        match story.slot.woke(story.now) {
+            Some(Start::Ask(_)) => {
+                replacements += u32::from(story.slot.suspect());
+                story.lose_reply();
+            }
+            Some(Start::Look(_)) => drop(story.see(Sight::Unreachable)),
+            None => drop(story.wait_until_due()),
+        }
+    }
+    assert_eq!(replacements, 2);
+}
+
+#[test]
+fn nobody_is_promised_a_token_that_somebody_else_may_have_retired_long_ago() {
+    let mut story = Story::begin(Mode::Stable);
+    story.expect_ask();
+    story.rotate();
+    story.wait_until_due();
+    story.expect_ask();
+    assert!(story.rotate().foreign);
+    assert_eq!(story.slot.previous_expires_at(), None);
+}

@@ -19,7 +19,6 @@ use crate::{
         AppName, Generation, Moment, Now, Policy, Remedy, Sight, Slot, Trouble,
         protocol::{Heard, Protocol, Step},
         slot::{Looked, Rotation, Start},
-        trouble::Refused,
     },
     store::{Store, StoreError},
     tokens::{Current, Publisher, View},
@@ -144,13 +143,26 @@ impl App {
 
     /// When to call [`App::start_what_is_due`] next.
     pub(super) fn due(&self, now: Now) -> Option<Moment> {
-        if self.saving.under_way {
-            return None;
+        let expiry = self.slot.expires_at().filter(|at| *at > now.boot);
+        // Whoever waits must hear of the token's death.
+        let death = expiry.filter(|_| !self.waiting.is_empty());
+        let idle = !self.saving.under_way && !self.fetching;
+        let slot = self.slot.due(now).filter(|_| idle);
+        let save = self.saving.retry_at.filter(|_| idle);
+        [death, slot, save].into_iter().flatten().min()
+    }
+
+    /// Judges again what callers wait for: time alone may have answered them.
+    pub(super) fn on_time(&mut self, now: Now) {
+        for waiting in mem::take(&mut self.waiting) {
+            self.judge(waiting, now);
         }
-        let slot = self.slot.due(now).filter(|_| !self.fetching);
-        match (slot, self.saving.retry_at) {
-            (Some(slot), Some(save)) => Some(slot.min(save)),
-            (slot, save) => slot.or(save),
+    }
+
+    /// Saves what is not saved yet, before the end.
+    pub(super) fn save_now(&mut self, events: &mut JoinSet<(AppName, Event)>) {
+        if self.saving.retry_at.is_some() && !self.has_business() {
+            self.start_save(None, events);
         }
     }
 
@@ -160,8 +172,9 @@ impl App {
     }
 
     pub(super) fn start_what_is_due(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
-        // One write at a time: a note must not overtake the record before it.
-        if self.saving.under_way {
+        // One write at a time: a note must not overtake the record before it, nor a record the note
+        // of a fetch that is under way.
+        if self.saving.under_way || self.fetching {
             return;
         }
         if self.saving.retry_at.is_some_and(|at| at <= now.boot) {
@@ -199,7 +212,7 @@ impl App {
     ) {
         match event {
             Event::Obtained(obtained) => self.on_obtained(*obtained, now, publisher, events),
-            Event::Looked(generation, sight) => self.on_looked(generation, sight, now),
+            Event::Looked(generation, sight) => self.on_looked(generation, sight, now, events),
             Event::Saved(protocol, result) => self.on_saved(protocol, result, now),
             Event::SecretChanged => {
                 info!(app = %self.name, "the secret has changed; trying it");
@@ -220,6 +233,7 @@ impl App {
         let Obtained {
             mut protocol,
             sent,
+            secret,
             result,
             note,
         } = obtained;
@@ -227,15 +241,19 @@ impl App {
         if let Err(error) = note {
             self.warn_about_the_store(error);
         }
+        let blocked = self.slot.blocked();
         let heard = match result {
             Ok(fetched) => {
                 let rotation = self.slot.fetched(fetched, sent, now);
                 self.stop_secret_poll();
-                self.on_rotation(rotation.as_ref(), now)
+                match self.on_rotation(rotation.as_ref(), now) {
+                    Heard::Nothing if blocked => Heard::Learned,
+                    heard => heard,
+                }
             }
             Err(trouble) => {
                 let heard = heard_of(&trouble);
-                self.poll_secret_after(&trouble, events);
+                self.poll_secret_after(&trouble, secret, events);
                 self.slot.failed(trouble, sent, now, fastrand::f64());
                 heard
             }
@@ -276,7 +294,13 @@ impl App {
         }
     }
 
-    fn on_looked(&mut self, generation: Generation, sight: Sight, now: Now) {
+    fn on_looked(
+        &mut self,
+        generation: Generation,
+        sight: Sight,
+        now: Now,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
         debug!(app = %self.name, generation = generation.0, ?sight, "looked at the token");
         self.warn_about_a_new_blur(sight);
         match self.slot.looked(generation, sight, now, fastrand::f64()) {
@@ -287,8 +311,11 @@ impl App {
             Looked::Revived => {
                 info!(app = %self.name, generation = generation.0, "WeChat accepts the token again");
             }
-            Looked::Unchanged => {}
+            Looked::Unchanged => return,
         }
+        // A restart must not hand out a token that is known to be dead.
+        self.saving.retry_at = Some(now.boot);
+        self.save_now(events);
     }
 
     fn on_saved(&mut self, protocol: Option<Protocol>, result: Result<(), StoreError>, now: Now) {
@@ -348,20 +375,24 @@ impl App {
     }
 
     /// A refused credential is retried slowly, but a new secret at once.
-    fn poll_secret_after(&mut self, trouble: &Trouble, events: &mut JoinSet<(AppName, Event)>) {
-        let refused = trouble.remedy == Remedy::Refused(Refused::Credential);
-        if !refused || self.secret_poll.is_some() {
+    fn poll_secret_after(
+        &mut self,
+        trouble: &Trouble,
+        refused: Option<u64>,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        let hopeless = matches!(trouble.remedy, Remedy::Refused(_));
+        if !hopeless || self.secret_poll.is_some() {
             return;
         }
         let (name, upstream) = (self.name.clone(), Arc::clone(&self.adapters.upstream));
         let poll = events.spawn(async move {
-            let refused = upstream.secret_version().await;
             loop {
-                sleep(SECRET_POLL).await;
                 let version = upstream.secret_version().await;
                 if version.is_some() && version != refused {
                     return (name, Event::SecretChanged);
                 }
+                sleep(SECRET_POLL).await;
             }
         });
         self.secret_poll = Some(poll);
@@ -376,7 +407,7 @@ impl App {
 
 fn heard_of(trouble: &Trouble) -> Heard {
     match trouble.remedy {
-        Remedy::RiskRejected(_) => Heard::Rejected,
+        Remedy::RiskRejected(_) => Heard::Learned,
         _ if trouble.definite => Heard::Nothing,
         _ => Heard::Open,
     }
