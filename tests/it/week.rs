@@ -75,6 +75,8 @@ struct Week {
     /// When WeChat, the disk or the server last were not as they should be.
     last_fault: Moment,
     last_crash: Moment,
+    /// WeChat may have said that there were too many looks: until then there are none unasked.
+    quiet_until: Moment,
     /// From when to when the calm app has an excuse for a fetch that nobody needed.
     excuses: Vec<(Duration, Duration)>,
     /// Something is wrong at this moment.
@@ -126,6 +128,7 @@ impl Week {
             end: now + life * LIVES,
             last_fault: now,
             last_crash: now,
+            quiet_until: now,
             excuses: Vec::new(),
             storm: false,
             seen: HashMap::new(),
@@ -320,7 +323,9 @@ impl Week {
             .world
             .model()
             .foreign_fetch(at, &app.account.appid, app.pool());
-        if !settled || minted.is_err() || app.policy.probe_every.is_zero() {
+        let poor = app.policy.daily_replacements < 200;
+        let quiet = self.world.now().boot < self.quiet_until;
+        if !settled || poor || quiet || minted.is_err() || app.policy.probe_every.is_zero() {
             return;
         }
         let dies = self.world.now().boot + app.policy.overlap;
@@ -371,11 +376,15 @@ impl Week {
 
     async fn strike(&mut self, span: Duration) {
         let fault = self.some_fault();
+        let too_many_looks = fault.kind == Kind::Errcode && fault.errcode == 45009;
         self.turn(&Knobs {
             faults: vec![fault],
             ..Knobs::default()
         });
         self.watch_for(span).await;
+        if too_many_looks {
+            self.quiet_until = self.world.now().boot + Duration::from_hours(1);
+        }
         self.turn(&Knobs {
             clear_faults: true,
             ..Knobs::default()
@@ -443,10 +452,14 @@ impl Week {
             let pause = self.pause(&app);
             // A token that WeChat killed meanwhile must be found out first.
             let probe = app.policy.probe_every.max(app.policy.overlap) + app.policy.settle();
+            // A budget that is used up ends with the token's life at the latest.
+            let poor = app.policy.daily_replacements < 200;
+            let probe = probe + if poor { self.life } else { Duration::ZERO };
             sleep(pause + probe + app.policy.timeout * 2 + Duration::from_secs(10)).await;
             let current = self.world.tokens().current(&app.name, Duration::ZERO).await;
             match current {
-                Ok(issued) if app.policy.probe_every.is_zero() => drop(issued),
+                Ok(_) if app.policy.probe_every.is_zero() => {}
+                Ok(_) if self.world.now().boot < self.quiet_until => {}
                 Ok(issued) => {
                     let alive = self.world.alive(&app, &issued.token.value);
                     assert!(alive, "{} did not recover", app.name);

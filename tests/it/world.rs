@@ -62,8 +62,8 @@ enum Traffic {
     Refused,
     /// Its outcome is open.
     Lost,
-    /// A look got a reply.
-    Replied,
+    /// A look got a reply; `refused` says that WeChat refuses the token.
+    Replied { refused: bool },
 }
 
 #[derive(Debug)]
@@ -185,13 +185,13 @@ impl AppUnderTest {
     }
 
     /// While an outcome is open and a classic token lives, no fetch is sent before WeChat has
-    /// answered a look or the overlap is over.
+    /// answered a look or the overlap is over. A token that WeChat refuses has nothing to lose.
     pub(crate) fn check_that_no_fetch_was_blind(&self, life: Duration) {
         if self.policy.mode == Mode::Stable {
             return;
         }
         let (mut open, mut replied, mut dies) = (None::<Moment>, false, Moment::default());
-        let mut under_way = None;
+        let (mut under_way, mut refuses) = (None, false);
         for (at, traffic) in self.log.lock().expect("no panic").iter() {
             match traffic {
                 Traffic::Sent { noted } => {
@@ -202,16 +202,19 @@ impl AppUnderTest {
                     if let Some(since) = open {
                         let over = *at >= since + self.policy.overlap || *at >= dies;
                         let late = at.since(since);
-                        assert!(replied || over, "a blind fetch {late:?} after {since:?}");
+                        assert!(
+                            replied || refuses || over,
+                            "a blind fetch {late:?} after {since:?}"
+                        );
                     }
                     under_way = Some((*at, *noted, replied));
                     replied = false;
                 }
-                Traffic::Replied => replied = true,
+                Traffic::Replied { refused } => (replied, refuses) = (true, *refused),
                 ended => {
                     let (sent, _, before) = under_way.take().expect("it was sent");
                     match ended {
-                        Traffic::Brought => (open, dies) = (None, sent + life),
+                        Traffic::Brought => (open, dies, refuses) = (None, sent + life, false),
                         Traffic::Lost => open = open.or(Some(sent)),
                         _ => replied |= before,
                     }
@@ -315,8 +318,11 @@ impl Upstream for Simulated {
         let Ok(Ok(reply)) = reply else {
             return Sight::Unreachable;
         };
-        self.app.note_down(self.clock.now().boot, Traffic::Replied);
-        read_look(reply.status, reply.body.as_bytes())
+        let sight = read_look(reply.status, reply.body.as_bytes());
+        let refused = sight == Sight::Refused;
+        let at = self.clock.now().boot;
+        self.app.note_down(at, Traffic::Replied { refused });
+        sight
     }
 
     async fn secret_version(&self) -> Option<u64> {
