@@ -27,7 +27,7 @@
 //! | what survives a restart | `domain/record.rs`, written by `store/` |
 //! | who may ask | `domain/access.rs` |
 //! | what keeps a secret out of the log | `domain/secret.rs`, `upstream/error.rs`, `telemetry.rs` |
-//! | the loop | `refresher/mod.rs`; one app in its care: `refresher/app/mod.rs`; who waits for it: `app/reports.rs`; what it warns of: `app/warnings.rs` |
+//! | the loop | `refresher/mod.rs`; one app in its care: `refresher/app/mod.rs`; who waits for it: `app/reports.rs`; what is to be saved: `app/saving.rs`; what it warns of: `app/warnings.rs` |
 //! | what an errcode means | `upstream/errcode.rs` |
 //! | what a reply of WeChat says | `upstream/reply.rs` |
 //! | why a caller gets `UNAVAILABLE` | `grpc/status.rs` |

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use tokio::{select, time::sleep};
 use tonic::{Code, Status, body::Body};
@@ -107,7 +107,7 @@ fn says_undecodable(response: &Response<Body>) -> bool {
     let code = response
         .headers()
         .get("grpc-status")
-        .map(|value| value.as_bytes());
+        .map(HeaderValue::as_bytes);
     code.is_some_and(|code| [Code::Internal, Code::OutOfRange].contains(&Code::from_bytes(code)))
 }
 

@@ -142,6 +142,12 @@ async fn a_malformed_request_names_its_fields() {
     long.stale_token = "t".repeat(8193);
     let status = client.force_refresh(long).await.unwrap_err();
     assert_eq!(fields(&status), ["stale_token"]);
+
+    // What cannot be read at all is no better and no worse.
+    let mut huge = stale(1);
+    huge.stale_token = "t".repeat(70_000);
+    let status = client.force_refresh(huge).await.unwrap_err();
+    assert_eq!(fields(&status), ["request"]);
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! One app in the refresher's care: its slot, its adapters, who waits for it, and what is to be saved.
 
 mod reports;
+mod saving;
 mod warnings;
 
 use std::{error::Error, mem, sync::Arc, time::Duration};
 
 use reports::Waiting;
+use saving::Saving;
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::sleep,
@@ -66,17 +68,6 @@ pub(super) struct App {
     trouble: Option<Arc<Trouble>>,
     /// The errcode that the last look got instead of a verdict.
     blur: Option<i64>,
-}
-
-/// Whether the store has what it should have.
-#[derive(Debug, Default)]
-struct Saving {
-    under_way: bool,
-    /// Something changed that is not saved, and when to try again.
-    retry_at: Option<Moment>,
-    failures: u32,
-    /// What was last warned about.
-    warned: Option<StoreError>,
 }
 
 impl App {
@@ -156,13 +147,6 @@ impl App {
     pub(super) fn on_time(&mut self, now: Now) {
         for waiting in mem::take(&mut self.waiting) {
             self.judge(waiting, now);
-        }
-    }
-
-    /// Saves what is not saved yet, before the end.
-    pub(super) fn save_now(&mut self, events: &mut JoinSet<(AppName, Event)>) {
-        if self.saving.retry_at.is_some() && !self.has_business() {
-            self.start_save(None, events);
         }
     }
 
@@ -316,42 +300,6 @@ impl App {
         // A restart must not hand out a token that is known to be dead.
         self.saving.retry_at = Some(now.boot);
         self.save_now(events);
-    }
-
-    fn on_saved(&mut self, protocol: Option<Protocol>, result: Result<(), StoreError>, now: Now) {
-        self.saving.under_way = false;
-        let heard = match result {
-            Ok(()) => {
-                if self.saving.warned.take().is_some() {
-                    info!(app = %self.name, "the store works again");
-                }
-                self.saving.failures = 0;
-                Heard::Saved
-            }
-            Err(error) => {
-                self.warn_about_the_store(error);
-                self.saving.failures += 1;
-                let pause =
-                    self.policy
-                        .back_off(self.saving.failures, Duration::ZERO, fastrand::f64());
-                self.saving.retry_at = Some(now.boot + pause);
-                Heard::SaveFailed
-            }
-        };
-        if protocol.is_some_and(|mut protocol| protocol.next(heard) == Step::Publish) {
-            self.withheld = false;
-        }
-    }
-
-    fn start_save(&mut self, protocol: Option<Protocol>, events: &mut JoinSet<(AppName, Event)>) {
-        self.saving.under_way = true;
-        self.saving.retry_at = None;
-        let (name, adapters, record) =
-            (self.name.clone(), self.adapters.clone(), self.slot.record());
-        events.spawn(async move {
-            let saved = adapters.save(&record).await;
-            (name, Event::Saved(protocol, saved))
-        });
     }
 
     /// Shows readers what is known, then answers those who can be answered.

@@ -1,0 +1,81 @@
+//! Getting records onto the disk, later if it fails: the readers never wait for it longer than they
+//! must.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::info;
+
+use super::{App, Event};
+use crate::{
+    domain::{
+        AppName, Moment, Now,
+        protocol::{Heard, Protocol, Step},
+    },
+    store::StoreError,
+};
+
+/// Whether the store has what it should have.
+#[derive(Debug, Default)]
+pub(super) struct Saving {
+    pub(super) under_way: bool,
+    /// Something changed that is not saved, and when to try again.
+    pub(super) retry_at: Option<Moment>,
+    pub(super) failures: u32,
+    /// What was last warned about.
+    pub(super) warned: Option<StoreError>,
+}
+
+impl App {
+    /// Saves what is not saved yet, before the end.
+    pub(in crate::refresher) fn save_now(&mut self, events: &mut JoinSet<(AppName, Event)>) {
+        if self.saving.retry_at.is_some() && !self.has_business() {
+            self.start_save(None, events);
+        }
+    }
+
+    pub(super) fn start_save(
+        &mut self,
+        protocol: Option<Protocol>,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        self.saving.under_way = true;
+        self.saving.retry_at = None;
+        let (name, adapters, record) =
+            (self.name.clone(), self.adapters.clone(), self.slot.record());
+        events.spawn(async move {
+            let saved = adapters.save(&record).await;
+            (name, Event::Saved(protocol, saved))
+        });
+    }
+
+    pub(super) fn on_saved(
+        &mut self,
+        protocol: Option<Protocol>,
+        result: Result<(), StoreError>,
+        now: Now,
+    ) {
+        self.saving.under_way = false;
+        let heard = match result {
+            Ok(()) => {
+                if self.saving.warned.take().is_some() {
+                    info!(app = %self.name, "the store works again");
+                }
+                self.saving.failures = 0;
+                Heard::Saved
+            }
+            Err(error) => {
+                self.warn_about_the_store(error);
+                self.saving.failures += 1;
+                let pause =
+                    self.policy
+                        .back_off(self.saving.failures, Duration::ZERO, fastrand::f64());
+                self.saving.retry_at = Some(now.boot + pause);
+                Heard::SaveFailed
+            }
+        };
+        if protocol.is_some_and(|mut protocol| protocol.next(heard) == Step::Publish) {
+            self.withheld = false;
+        }
+    }
+}
