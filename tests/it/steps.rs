@@ -20,6 +20,7 @@ async fn world(mode: Mode) -> World {
     let policy = Policy {
         mode,
         probe_every: Duration::ZERO,
+        ceiling: Duration::from_secs(5),
         ..Policy::default()
     };
     let mut world = World::new(Settings::default(), &[(SHOP, policy)], 1);
@@ -48,22 +49,25 @@ async fn generation(world: &World) -> Generation {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_save_does_not_take_the_note_of_the_next_fetch_away() {
+    fastrand::seed(1);
     let world = world(Mode::Classic).await;
-    let appid = &world.apps[0].account.appid;
-    // The save after the first rotation fails, and is tried again and again.
-    sleep(Duration::from_mins(59)).await;
+    let app = world.apps[0].clone();
+    // The save after the next rotation fails, and is tried again every few seconds.
     world.disk.broken.store(true, Ordering::Relaxed);
-    sleep(Duration::from_mins(59)).await;
+    sleep(Duration::from_mins(90)).await;
     strike(&world, Fault::new(Kind::Hang).on(Endpoint::Classic));
-    sleep(Duration::from_mins(1)).await;
+    let watch = world.tokens().watch(&app.name).unwrap();
+    let due = watch.borrow().retry_at.unwrap();
+    sleep(due.since(world.now().boot) - Duration::from_millis(100)).await;
     world.disk.broken.store(false, Ordering::Relaxed);
-    while world.disk.note(appid).is_none() {
-        sleep(Duration::from_millis(100)).await;
+    while world.disk.note(&app.account.appid).is_none() {
+        sleep(Duration::from_millis(10)).await;
     }
     // The fetch hangs for ten seconds; no save may come between.
-    for _ in 0..90 {
+    for _ in 0..95 {
         sleep(Duration::from_millis(100)).await;
-        assert!(world.disk.note(appid).is_some(), "the note is gone");
+        let note = world.disk.note(&app.account.appid);
+        assert!(note.is_some(), "the note is gone");
     }
 }
 
