@@ -58,7 +58,8 @@ async fn a_late_save_does_not_take_the_note_of_the_next_fetch_away() {
     strike(&world, Fault::new(Kind::Hang).on(Endpoint::Classic));
     let watch = world.tokens().watch(&app.name).unwrap();
     let due = watch.borrow().retry_at.unwrap();
-    sleep(due.since(world.now().boot) - Duration::from_millis(100)).await;
+    let shortly_before = due - Duration::from_millis(100);
+    sleep(shortly_before.since(world.now().boot)).await;
     world.disk.broken.store(false, Ordering::Relaxed);
     while world.disk.note(&app.account.appid).is_none() {
         sleep(Duration::from_millis(10)).await;
