@@ -6,7 +6,7 @@ use super::{
     Counts, Credentials, Errcode, Settings,
     gate::Gate,
     pool::{Asker, Mint, Pool, Ring, World},
-    quota::{Quota, day, minute},
+    quota::{Quota, Quotas, day},
     replies,
 };
 
@@ -25,10 +25,8 @@ pub struct Account {
     classic: Ring,
     stable: Ring,
     forced_at: Option<Duration>,
-    classic_day: Quota,
-    classic_minute: Quota,
-    stable_day: Quota,
-    stable_minute: Quota,
+    classic_quotas: Quotas,
+    stable_quotas: Quotas,
     forced_day: Quota,
 }
 
@@ -40,10 +38,8 @@ impl Account {
             classic: Ring::default(),
             stable: Ring::default(),
             forced_at: None,
-            classic_day: Quota::default(),
-            classic_minute: Quota::default(),
-            stable_day: Quota::default(),
-            stable_minute: Quota::default(),
+            classic_quotas: Quotas::default(),
+            stable_quotas: Quotas::default(),
             forced_day: Quota::default(),
         }
     }
@@ -100,15 +96,8 @@ impl Account {
         asker: Asker,
     ) -> Result<Grant, Errcode> {
         let (at, limits) = (world.at, world.settings);
-        if !self
-            .classic_minute
-            .take(minute(at), limits.classic_per_minute)
-        {
-            return Err(replies::QUOTA_MINUTE);
-        }
-        if !self.classic_day.take(day(at), limits.classic_per_day) {
-            return Err(replies::QUOTA_DAY);
-        }
+        self.classic_quotas
+            .take(at, limits.classic_per_minute, limits.classic_per_day)?;
         Ok(self.mint(Pool::Classic, world, asker, limits.overlap))
     }
 
@@ -119,15 +108,8 @@ impl Account {
         asker: Asker,
     ) -> Result<Grant, Errcode> {
         let (at, limits) = (world.at, world.settings);
-        if !self
-            .stable_minute
-            .take(minute(at), limits.stable_per_minute)
-        {
-            return Err(replies::QUOTA_MINUTE);
-        }
-        if !self.stable_day.take(day(at), limits.stable_per_day) {
-            return Err(replies::QUOTA_DAY);
-        }
+        self.stable_quotas
+            .take(at, limits.stable_per_minute, limits.stable_per_day)?;
         match self.repeat(world, limits.overlap) {
             Some(grant) => Ok(grant),
             None => Ok(self.mint(Pool::Stable, world, asker, limits.overlap)),

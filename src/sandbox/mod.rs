@@ -65,6 +65,8 @@ mod counts;
 mod exchange;
 mod faults;
 mod gate;
+#[cfg(test)]
+mod given;
 mod ip_list;
 mod knobs;
 mod model;

@@ -209,57 +209,12 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
 
     use super::*;
-    use crate::sandbox::{Credentials, Delivery, Kind, Reply};
+    use crate::sandbox::given::*;
+    use crate::sandbox::{Credentials, Delivery, Kind};
 
-    const START: Duration = Duration::from_hours(499_984); // midnight in Beijing
     const DAY: u64 = 86_400;
-
-    fn at(second: u64) -> Duration {
-        START + Duration::from_secs(second)
-    }
-
-    fn model() -> Model {
-        Model::new(Settings::default(), 1)
-    }
-
-    fn classic() -> Call {
-        Call::classic(&Credentials::default())
-    }
-
-    fn appid() -> String {
-        Credentials::default().appid
-    }
-
-    fn json(reply: &Reply) -> Value {
-        serde_json::from_str(&reply.body).unwrap()
-    }
-
-    fn errcode(reply: &Reply) -> Option<i64> {
-        json(reply)["errcode"].as_i64()
-    }
-
-    fn fetch(model: &mut Model, second: u64, call: &Call) -> String {
-        let reply = model.handle(at(second), call);
-        json(&reply)["access_token"].as_str().unwrap().to_owned()
-    }
-
-    fn newest(model: &Model, pool: Pool) -> String {
-        let account = model.account(&appid()).unwrap();
-        account.mints(pool).next_back().unwrap().value.clone()
-    }
-
-    fn faulty(fault: Fault) -> Model {
-        let mut model = model();
-        let knobs = Knobs {
-            faults: vec![fault],
-            ..Knobs::default()
-        };
-        model.turn(START, &knobs).unwrap();
-        model
-    }
 
     #[test]
     fn accounts_do_not_know_each_others_tokens() {

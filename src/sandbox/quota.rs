@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Errcode, replies};
+
 /// How much of a quota is used up in the window that was last looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quota {
@@ -27,13 +29,33 @@ impl Quota {
     }
 }
 
+/// What one endpoint grants a minute and a day.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quotas {
+    minute: Quota,
+    day: Quota,
+}
+
+impl Quotas {
+    /// Takes one of both. What the minute refuses does not count for the day.
+    pub(super) fn take(&mut self, at: Duration, minutely: u64, daily: u64) -> Result<(), Errcode> {
+        if !self.minute.take(minute(at), minutely) {
+            return Err(replies::QUOTA_MINUTE);
+        }
+        if !self.day.take(day(at), daily) {
+            return Err(replies::QUOTA_DAY);
+        }
+        Ok(())
+    }
+}
+
 /// The day in Beijing, where WeChat's quotas start again at midnight.
 pub(super) fn day(at: Duration) -> u64 {
     (at.as_secs() + 8 * 3600) / 86_400
 }
 
 /// The minute.
-pub(super) fn minute(at: Duration) -> u64 {
+fn minute(at: Duration) -> u64 {
     at.as_secs() / 60
 }
 

@@ -6,10 +6,11 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::Instant,
 };
 use tokio_stream::StreamExt;
-use tonic::{Code, Request, Status, Streaming, body::Body};
+use tonic::{Code, Request, Status, Streaming, body::Body, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -473,11 +474,14 @@ async fn calls_under_way_finish_while_the_server_ends() {
         publisher,
         stop,
         serving,
+        url,
         ..
     } = server;
+    let address = url.strip_prefix("http://").unwrap().to_owned();
     publisher.drain();
     stop.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let closed = || async { TcpStream::connect(&address).await.is_err() };
+    eventually(closed, "the listener closes").await;
     assert!(!serving.is_finished(), "a call is under way");
     reported
         .unwrap()
@@ -537,12 +541,13 @@ async fn connections_beyond_the_limit_wait_for_a_seat() {
     server.publish(1);
     let mut first = server.client().await;
     first.get_token(get("shop")).await.unwrap();
-    let url = server.url.clone();
-    let second = tokio::spawn(async move {
-        let mut second = Client::connect(url).await.unwrap();
-        second.get_token(get("shop")).await
-    });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = Endpoint::from_shared(server.url.clone()).unwrap();
+    let mut second = Client::new(second.connect_lazy());
+    let second = tokio::spawn(async move { second.get_token(get("shop")).await });
+    // The server is awake all the time, and answers who has a seat.
+    for _ in 0..100 {
+        first.get_token(get("shop")).await.unwrap();
+    }
     assert!(!second.is_finished(), "there is one seat");
     drop(first);
     within(second, "the seat").await.unwrap().unwrap();

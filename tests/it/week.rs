@@ -10,7 +10,7 @@ use fastrand::Rng;
 use tokio::time::sleep;
 use wxtokend::{
     domain::{
-        Generation, Mode, Moment, Policy,
+        Generation, Mode, Moment, Policy, Remedy,
         report::{Stale, StaleReport},
     },
     sandbox::{Fault, Kind, Knobs, Outage, Settings},
@@ -74,7 +74,8 @@ struct Week {
     calm: AppUnderTest,
     /// When WeChat, the disk or the server last were not as they should be.
     last_fault: Moment,
-    last_crash: Moment,
+    /// Until then the calm app has an excuse too: a crash, an outage, disagreement.
+    calm_after: Moment,
     /// WeChat may have said that there were too many looks: until then there are none unasked.
     quiet_until: Moment,
     /// From when to when the calm app has an excuse for a fetch that nobody needed.
@@ -127,7 +128,7 @@ impl Week {
             life,
             end: now + life * LIVES,
             last_fault: now,
-            last_crash: now,
+            calm_after: now,
             quiet_until: now,
             excuses: Vec::new(),
             storm: false,
@@ -183,6 +184,10 @@ impl Week {
             assert!(generation > last || expires_at == expiry, "an expiry moved");
         }
         assert!(
+            !app.is_proven_dead(now),
+            "a token was handed out that is proven dead"
+        );
+        assert!(
             issued.token.expires_at > now,
             "an expired token was handed out"
         );
@@ -208,12 +213,19 @@ impl Week {
     /// An app without faults always has a token.
     fn check_refusal(&self, app: &AppUnderTest, why: &NoToken) {
         assert!(!self.must_live(app), "{} got none: {why}", app.name);
-        let NoToken::Missing { retry_after, .. } = why else {
+        let NoToken::Missing {
+            retry_after,
+            trouble,
+            ..
+        } = why
+        else {
             panic!("unexpected: {why}");
         };
+        let remedy = trouble.as_ref().map(|trouble| trouble.remedy);
+        let longest = longest_pause(&app.policy, remedy);
         assert!(
-            *retry_after <= Duration::from_hours(25),
-            "no next attempt: {retry_after:?}"
+            *retry_after <= longest,
+            "{retry_after:?} to the next attempt after {remedy:?}"
         );
     }
 
@@ -252,16 +264,13 @@ impl Week {
     /// Whether nothing is an excuse for a dead token of `app` at present.
     fn must_live(&self, app: &AppUnderTest) -> bool {
         let policy = &app.policy;
-        // An old fault may leave its mark: a back-off, an open outcome, a proof, their fetches.
-        let mark =
-            policy.overlap * 2 + policy.ceiling + policy.timeout * 4 + Duration::from_mins(3);
         if self.storm && app.name == self.troubled.name {
             return false;
         }
         let since = if app.name == self.calm.name {
-            self.last_crash + policy.timeout
+            self.calm_after + policy.timeout
         } else {
-            self.last_fault + mark + self.life
+            self.last_fault + mark(policy) + self.life
         };
         self.world.now().boot > since
     }
@@ -276,6 +285,7 @@ impl Week {
             2 => self.revoke(),
             3 => self.break_the_disk(span).await,
             4 => self.back_ends_disagree(span).await,
+            5 => self.wechat_is_down(span).await,
             _ => self.strike(span).await,
         }
         self.storm = false;
@@ -306,7 +316,7 @@ impl Week {
         self.kept.clear();
         sleep(self.life.mul_f64(self.dice.f64() * self.dice.f64() * 0.3)).await;
         self.world.start().await;
-        self.last_crash = self.world.now().boot;
+        self.calm_after = self.calm_after.max(self.world.now().boot);
         self.excuse(begin, self.calm.policy.timeout * 2);
     }
 
@@ -355,7 +365,8 @@ impl Week {
     }
 
     async fn back_ends_disagree(&mut self, span: Duration) {
-        self.last_crash = self.world.now().boot + span + self.life;
+        let recovered = self.world.now().boot + span + self.life;
+        self.calm_after = self.calm_after.max(recovered);
         let disagreement = Knobs {
             back_ends: Some(self.dice.usize(2..=4)),
             lag: Some(self.life.mul_f64(0.05 * self.dice.f64())),
@@ -372,6 +383,27 @@ impl Week {
             ..Knobs::default()
         });
         self.excuse(begin, self.life);
+    }
+
+    /// For everybody: the calm app is excused too, while it lasts and until it has recovered.
+    async fn wechat_is_down(&mut self, span: Duration) {
+        let outages = [Outage::Refuse, Outage::Cut, Outage::Hang, Outage::Gateway];
+        let outage = outages[self.dice.usize(..4)];
+        let begin = self.world.at();
+        let before = self.calm_after;
+        self.calm_after = Moment::from_millis(i64::MAX / 1_000_000);
+        self.turn(&Knobs {
+            outage: Some(outage),
+            ..Knobs::default()
+        });
+        self.watch_for(span).await;
+        self.turn(&Knobs {
+            outage: Some(Outage::None),
+            ..Knobs::default()
+        });
+        let recovery = self.pause(&self.calm) + mark(&self.calm.policy) + self.life;
+        self.calm_after = before.max(self.world.now().boot + recovery);
+        self.excuse(begin, recovery);
     }
 
     async fn strike(&mut self, span: Duration) {
@@ -507,6 +539,32 @@ impl Week {
             );
         }
     }
+}
+
+/// An old fault may leave its mark: a back-off, an open outcome, a proof, their fetches.
+fn mark(policy: &Policy) -> Duration {
+    policy.overlap * 2 + policy.ceiling + policy.timeout * 4 + Duration::from_mins(3)
+}
+
+/// The longest that an app without a token may have to wait for the next attempt.
+fn longest_pause(policy: &Policy, remedy: Option<Remedy>) -> Duration {
+    let class = match remedy {
+        None => Duration::ZERO,
+        Some(Remedy::BackOff) => policy.ceiling,
+        Some(Remedy::NextMinute) => Duration::from_secs(65),
+        Some(Remedy::Slowly | Remedy::IpList) => Duration::from_mins(1),
+        Some(Remedy::Refused(_)) => Duration::from_mins(10),
+        Some(Remedy::RiskPending) => Duration::from_mins(5),
+        Some(Remedy::RiskRejected(span)) => span,
+        Some(Remedy::DayQuota) => Duration::from_hours(1),
+    };
+    // A dead token waits for the spacing, and for midnight once the budget is used up.
+    let budget = if policy.daily_replacements < 200 {
+        Duration::from_hours(24)
+    } else {
+        policy.overlap.max(Duration::from_secs(30))
+    };
+    class.max(budget)
 }
 
 impl fmt::Debug for Week {

@@ -64,6 +64,10 @@ enum Traffic {
     Lost,
     /// A look got a reply; `refused` says that WeChat refuses the token.
     Replied { refused: bool },
+    /// A look got none.
+    Unanswered,
+    /// The server was killed.
+    Killed,
 }
 
 #[derive(Debug)]
@@ -126,6 +130,9 @@ impl World {
 
     /// `kill -9`: whatever was under way is lost.
     pub(crate) async fn kill(&mut self) {
+        for app in &self.apps {
+            app.note_down(self.now().boot, Traffic::Killed);
+        }
         let server = self.server.take().expect("a server runs");
         server.task.abort();
         let ended = server.task.await.expect_err("it was killed");
@@ -211,6 +218,7 @@ impl AppUnderTest {
                     replied = false;
                 }
                 Traffic::Replied { refused } => (replied, refuses) = (true, *refused),
+                Traffic::Unanswered | Traffic::Killed => {}
                 ended => {
                     let (sent, _, before) = under_way.take().expect("it was sent");
                     match ended {
@@ -221,6 +229,17 @@ impl AppUnderTest {
                 }
             }
         }
+    }
+
+    /// Whether three looks in a row, with nothing between them, have found the token dead by now.
+    pub(crate) fn is_proven_dead(&self, now: Moment) -> bool {
+        let log = self.log.lock().expect("no panic");
+        let refusals = log
+            .iter()
+            .rev()
+            .take_while(|(_, traffic)| *traffic == Traffic::Replied { refused: true });
+        // The last one may be on its way to the slot at this very moment.
+        refusals.clone().count() >= 3 && refusals.clone().all(|(at, _)| *at < now)
     }
 
     fn note_down(&self, at: Moment, traffic: Traffic) {
@@ -316,6 +335,8 @@ impl Upstream for Simulated {
         let patience = self.app.policy.timeout.min(Duration::from_secs(5));
         let reply = timeout(patience, self.call(Call::look(token.expose()))).await;
         let Ok(Ok(reply)) = reply else {
+            let at = self.clock.now().boot;
+            self.app.note_down(at, Traffic::Unanswered);
             return Sight::Unreachable;
         };
         let sight = read_look(reply.status, reply.body.as_bytes());

@@ -64,11 +64,6 @@ impl Slot {
         self.settled
     }
 
-    /// Whether an outcome is open.
-    pub fn suspect(&self) -> bool {
-        self.suspect.is_some()
-    }
-
     /// When the next attempt is planned.
     pub fn retry_at(&self, now: Now) -> Moment {
         self.ask_at(now).unwrap_or(now.boot + self.policy.floor)

@@ -231,9 +231,9 @@ fn after_a_lost_reply_only_looks_are_sent_until_wechat_answers_one() {
     story.expect_look();
     story.see(Sight::Alive);
     story.expect_ask();
-    assert!(story.slot.suspect());
+    assert!(story.slot.suspect.is_some());
     story.rotate();
-    assert!(!story.slot.suspect());
+    assert!(story.slot.suspect.is_none());
     assert_eq!(
         story.slot.previous_expires_at(),
         None,
@@ -290,7 +290,7 @@ fn a_look_that_succeeds_after_the_overlap_proves_that_nothing_was_made() {
     story.expect_look();
     story.wait(secs(301));
     story.see(Sight::Alive);
-    assert!(!story.slot.suspect());
+    assert!(story.slot.suspect.is_none());
     assert!(story.slot.record().note.is_none());
 }
 
@@ -592,7 +592,7 @@ fn an_old_note_found_at_start_is_looked_into_before_the_first_answer() {
         story.see(sight);
         assert!(story.slot.settled());
         assert_eq!(story.slot.dead(), dead);
-        assert_eq!(story.slot.suspect(), dead);
+        assert_eq!(story.slot.suspect.is_some(), dead);
         story.wait_until_due();
         story.expect_ask();
     }
@@ -911,7 +911,7 @@ fn a_blind_recovery_keeps_to_the_budget() {
     while story.now.boot < end {
         match story.slot.woke(story.now) {
             Some(Start::Ask(_)) => {
-                replacements += u32::from(story.slot.suspect());
+                replacements += u32::from(story.slot.suspect.is_some());
                 story.lose_reply();
             }
             Some(Start::Look(_)) => drop(story.see(Sight::Unreachable)),
