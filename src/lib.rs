@@ -32,7 +32,8 @@
 //! | what a reply of WeChat says | `upstream/reply.rs` |
 //! | why a caller gets `UNAVAILABLE` | `grpc/status.rs` |
 //! | the stream | `grpc/watch.rs` |
-//! | sockets, limits, age of connections | `grpc/listener.rs`, `grpc/connection.rs` |
+//! | sockets, accepting, who waits in front | `listener/` |
+//! | HTTP/2, limits, age of connections | `grpc/greeting.rs`, `grpc/connection.rs` |
 //! | what a setting means | `config/raw.rs` |
 //! | the order of start and stop | `app/mod.rs` |
 //! | a WeChat to test with | `sandbox/` |
@@ -60,6 +61,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+pub mod listener;
 pub mod pb;
 pub mod refresher;
 pub mod sandbox;

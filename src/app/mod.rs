@@ -29,6 +29,7 @@ use crate::{
     config::{self, Config},
     domain::access::{Access, Consumer},
     grpc,
+    listener::BindError,
     refresher::{Managed, Refresher},
     store::{self, StoreError},
     tokens, upstream,
@@ -58,7 +59,7 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
             }
         });
     }
-    match error.downcast_ref::<grpc::BindError>() {
+    match error.downcast_ref::<BindError>() {
         Some(_) => Some(
             "stop the program that listens there, or set another `grpc.listen` (port 0 takes any free one)",
         ),

@@ -86,6 +86,8 @@ pub struct Grpc {
     pub listen: Listen,
     /// Connections beyond this wait to be accepted.
     pub max_connections: usize,
+    /// Connections that have not said their first bytes; beyond this the oldest of them is cut.
+    pub max_handshakes: usize,
     /// Calls and streams at a time on one connection, at least 1000.
     pub max_streams_per_connection: u32,
     /// After this long, more or less 20 %, a connection is asked to move on.
@@ -103,6 +105,7 @@ impl Default for Grpc {
         Self {
             listen: Listen::Tcp("127.0.0.1:50051".into()),
             max_connections: 20_000,
+            max_handshakes: 1_000,
             max_streams_per_connection: 1_000,
             max_connection_age: Duration::from_mins(30),
             keepalive_interval: Duration::from_secs(30),

@@ -76,6 +76,11 @@ fn grpc(table: &Section<'_>) -> Grpc {
         max_connections: table
             .get("max_connections", whole(1..=1_000_000))
             .unwrap_or(default.max_connections),
+        // Connections that have not said their first bytes yet; beyond this many the one that has been
+        // silent for the longest is cut.
+        max_handshakes: table
+            .get("max_handshakes", whole(1..=100_000))
+            .unwrap_or(default.max_handshakes),
         // Calls and streams at a time on one connection. A proxy puts all its callers onto one, so
         // less than 1000 would starve them.
         max_streams_per_connection: table

@@ -3,7 +3,7 @@
 //! The order matters. Strangers learn nothing, not even what a good request looks like. An app that
 //! the caller may not see looks exactly like one that does not exist.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tonic::{Request, Status, metadata::MetadataMap};
@@ -50,16 +50,6 @@ impl Door {
     }
 }
 
-/// Where an address is.
-pub(super) fn peer_at(address: IpAddr) -> Peer {
-    // A socket that speaks IPv6 sees IPv4's loopback as `::ffff:127.0.0.1`.
-    if address.to_canonical().is_loopback() {
-        Peer::Loopback
-    } else {
-        Peer::Remote
-    }
-}
-
 fn peer<T>(request: &Request<T>) -> Peer {
     let connection = request.extensions().get::<Connection>();
     connection.map_or(Peer::Remote, |connection| connection.peer)
@@ -94,16 +84,6 @@ mod tests {
                 metadata.insert("authorization", value.parse().unwrap());
             }
             assert_eq!(key(&metadata), expected, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn loopback_has_three_spellings() {
-        for near in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(peer_at(near.parse().unwrap()), Peer::Loopback, "{near}");
-        }
-        for far in ["10.0.0.1", "0.0.0.0", "::ffff:10.0.0.1", "fe80::1"] {
-            assert_eq!(peer_at(far.parse().unwrap()), Peer::Remote, "{far}");
         }
     }
 

@@ -13,7 +13,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncReadExt, join},
     select,
     time::{sleep, timeout},
 };
@@ -21,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-use super::{deadline::Bounded, listener::Socket, pace::Streams};
-use crate::{config, domain::access::Peer};
-
-/// What every HTTP/2 client says first.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::{deadline::Bounded, greeting::greeted, pace::Streams};
+use crate::{
+    config,
+    domain::access::Peer,
+    listener::{Lobby, Socket},
+};
 
 /// Left to the calls of an aged connection. The longest, two mints of a leaked token, takes 40 s.
 const GRACE: Duration = Duration::from_mins(1);
@@ -59,7 +59,7 @@ impl Connection {
 pub(super) struct Host {
     http: http2::Builder<Streams>,
     calls: Bounded<Routes>,
-    first_bytes_timeout: Duration,
+    lobby: Lobby,
     max_age: Duration,
     /// Ends all connections, politely.
     pub(super) end: CancellationToken,
@@ -82,7 +82,7 @@ impl Host {
         Self {
             http,
             calls: Bounded(routes),
-            first_bytes_timeout: settings.first_bytes_timeout,
+            lobby: Lobby::new(settings.max_handshakes, settings.first_bytes_timeout),
             max_age: settings.max_connection_age,
             end: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -95,19 +95,21 @@ impl Host {
         let _ = cut.run_until_cancelled(self.converse(socket, peer)).await;
     }
 
-    async fn converse(self, mut socket: Socket, peer: Peer) {
-        if !self.greeted(&mut socket).await {
+    async fn converse(self, socket: Socket, peer: Peer) {
+        let greeting = self
+            .end
+            .run_until_cancelled(self.lobby.admit(greeted(socket)));
+        let Some(Some(Some(socket))) = greeting.await else {
             return;
-        }
+        };
         let connection = Connection::new(peer, self.end.child_token());
         let end = connection.end.clone();
         let calls = self.calls.map_request(move |mut call: Request<Incoming>| {
             call.extensions_mut().insert(connection.clone());
             call.map(Body::new)
         });
-        let io = join(PREFACE.chain(socket.reader), socket.writer);
         let calls = TowerToHyperService::new(calls);
-        let mut talk = pin!(self.http.serve_connection(TokioIo::new(io), calls));
+        let mut talk = pin!(self.http.serve_connection(TokioIo::new(socket), calls));
         select! {
             _ = talk.as_mut() => return,
             () = end.cancelled() => {}
@@ -115,19 +117,6 @@ impl Host {
         }
         talk.as_mut().graceful_shutdown();
         let _ = timeout(GRACE, talk).await;
-    }
-
-    /// Whether the peer speaks HTTP/2, and soon. hyper would wait for it for ever.
-    async fn greeted(&self, socket: &mut Socket) -> bool {
-        let mut first = [0; PREFACE.len()];
-        let read = timeout(
-            self.first_bytes_timeout,
-            socket.reader.read_exact(&mut first),
-        );
-        select! {
-            read = read => matches!(read, Ok(Ok(_))) && first == *PREFACE,
-            () = self.end.cancelled() => false,
-        }
     }
 }
 

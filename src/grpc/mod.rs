@@ -4,16 +4,16 @@
 //! an endless stream when it shuts down, nor close an aged connection politely, nor stop waiting for
 //! a peer that never speaks, and it answers a passed deadline with `CANCELLED`.
 //!
-//! A call passes, in this order: `listener` (sockets, accepting), `connection` (HTTP/2, limits, age),
-//! `pace` (readers that do not read), `deadline` (how long a call may last), `caller` (who asks),
+//! A call passes, in this order: `crate::listener` (sockets, accepting), `greeting` (the first
+//! bytes), `connection` (HTTP/2, limits, age), `pace` (readers that do not read), `deadline` (how long a call may last), `caller` (who asks),
 //! `request` (is it well formed), `service` (the three calls) and, for streams, `watch`. `wire` and
 //! `status` say how tokens and errors look to callers, `health` how well we are.
 
 mod caller;
 mod connection;
 mod deadline;
+mod greeting;
 mod health;
-mod listener;
 mod pace;
 mod request;
 mod service;
@@ -35,11 +35,13 @@ use tokio_util::{
 use tonic::service::Routes;
 use tracing::warn;
 
-pub use listener::BindError;
-
-use self::{caller::Door, connection::Host, health::Health, listener::Listener, service::Service};
+use self::{caller::Door, connection::Host, health::Health, service::Service};
 use crate::{
-    config, domain::access::Access, pb, pb::token_service_server::TokenServiceServer,
+    config,
+    domain::access::Access,
+    listener::{BindError, Listener},
+    pb,
+    pb::token_service_server::TokenServiceServer,
     tokens::Tokens,
 };
 

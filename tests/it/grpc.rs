@@ -27,7 +27,8 @@ use wxtokend::{
         access::{Access, Consumer, Grant, Right},
         report::Stale,
     },
-    grpc::{BindError, Server},
+    grpc::Server,
+    listener::BindError,
     pb::{self, Cause, token_service_client::TokenServiceClient},
     tokens::{NoToken, Outcome, View},
 };

@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("clock", &["domain"]),
     ("tokens", &["clock", "domain"]),
+    ("listener", &["config", "domain"]),
     ("telemetry", &["config", "domain"]),
     ("config", &["domain"]),
     (
@@ -32,7 +33,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
-    ("grpc", &["config", "domain", "pb", "telemetry", "tokens"]),
+    (
+        "grpc",
+        &["config", "domain", "listener", "pb", "telemetry", "tokens"],
+    ),
     (
         "app",
         &[
@@ -40,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "domain",
             "grpc",
+            "listener",
             "pb",
             "refresher",
             "sandbox",
@@ -72,6 +77,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "cli",
             "clock",
             "grpc",
+            "listener",
             "refresher",
             "sandbox",
             "store",

@@ -37,6 +37,7 @@ pub(crate) fn settings() -> config::Grpc {
     config::Grpc {
         listen: Listen::Tcp("127.0.0.1:0".into()),
         max_connections: 1000,
+        max_handshakes: 100,
         max_streams_per_connection: 1000,
         max_connection_age: Duration::from_hours(1),
         keepalive_interval: Duration::from_secs(30),

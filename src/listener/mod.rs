@@ -1,8 +1,11 @@
-//! Sockets: binding them, and accepting without ever spinning.
+//! Sockets: binding them, and accepting without ever spinning. Every way out begins here.
+
+mod lobby;
 
 use std::{
     fs::Permissions,
     io,
+    net::IpAddr,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf, absolute},
     time::Duration,
@@ -10,13 +13,13 @@ use std::{
 
 use tokio::{
     fs,
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::sleep,
 };
+use tokio_util::either::Either;
 use tracing::{info, warn};
 
-use super::caller::peer_at;
+pub use self::lobby::Lobby;
 use crate::{config::Listen, domain::access::Peer};
 
 /// The pause after the first failure to accept; it doubles up to [`LONGEST_PAUSE`].
@@ -50,14 +53,11 @@ pub enum BindError {
 }
 
 /// An accepted connection.
-pub(super) struct Socket {
-    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
-    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
-}
+pub type Socket = Either<TcpStream, UnixStream>;
 
 /// A bound socket.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub struct Listener {
     kind: Kind,
     url: String,
     trouble: Option<Trouble>,
@@ -92,7 +92,8 @@ impl Drop for UnixSocket {
 }
 
 impl Listener {
-    pub(super) async fn bind(address: &Listen) -> Result<Self, BindError> {
+    /// Binds a socket; callers may connect from now on.
+    pub async fn bind(address: &Listen) -> Result<Self, BindError> {
         let (kind, url) = match address {
             Listen::Tcp(address) => bind_tcp(address).await?,
             Listen::Unix(path) => bind_unix(path).await?,
@@ -101,13 +102,13 @@ impl Listener {
         Ok(Self { kind, url, trouble })
     }
 
-    /// Where to reach it from this machine.
-    pub(super) fn url(&self) -> &str {
+    /// Where to reach it from this machine: `http://127.0.0.1:43211` or `unix:///run/grpc.sock`.
+    pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The next connection. Losing this future loses no connection.
-    pub(super) async fn accept(&mut self) -> (Socket, Peer) {
+    /// The next connection, and where it comes from. Losing this future loses no connection.
+    pub async fn accept(&mut self) -> (Socket, Peer) {
         loop {
             match self.kind.accept().await {
                 Ok(accepted) => {
@@ -156,27 +157,23 @@ impl Kind {
                 let (stream, address) = listener.accept().await?;
                 // Without it the first answer waits 40 ms for an acknowledgement.
                 stream.set_nodelay(true)?;
-                let (reader, writer) = stream.into_split();
-                Ok((Socket::new(reader, writer), peer_at(address.ip())))
+                Ok((Either::Left(stream), peer_at(address.ip())))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
-                let (reader, writer) = stream.into_split();
-                Ok((Socket::new(reader, writer), Peer::Unix))
+                Ok((Either::Right(stream), Peer::Unix))
             }
         }
     }
 }
 
-impl Socket {
-    fn new(
-        reader: impl AsyncRead + Send + Unpin + 'static,
-        writer: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> Self {
-        Self {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-        }
+/// Where an address is.
+fn peer_at(address: IpAddr) -> Peer {
+    // A socket that speaks IPv6 sees IPv4's loopback as `::ffff:127.0.0.1`.
+    if address.to_canonical().is_loopback() {
+        Peer::Loopback
+    } else {
+        Peer::Remote
     }
 }
 
@@ -247,6 +244,16 @@ mod tests {
 
     async fn unix(path: &Path) -> Result<Listener, BindError> {
         Listener::bind(&Listen::Unix(path.to_owned())).await
+    }
+
+    #[test]
+    fn loopback_has_three_spellings() {
+        for near in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(peer_at(near.parse().unwrap()), Peer::Loopback, "{near}");
+        }
+        for far in ["10.0.0.1", "0.0.0.0", "::ffff:10.0.0.1", "fe80::1"] {
+            assert_eq!(peer_at(far.parse().unwrap()), Peer::Remote, "{far}");
+        }
     }
 
     #[tokio::test]
