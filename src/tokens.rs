@@ -61,6 +61,8 @@ pub struct Current {
     pub keep_at_most: Option<Duration>,
     /// Until when the token that it replaced works.
     pub previous_expires_at: Option<Moment>,
+    /// When readers could first have it.
+    pub published_at: Moment,
     /// WeChat refuses it, beyond doubt. It may come back to life: WeChat's servers disagree at times.
     pub dead: bool,
 }
@@ -114,6 +116,8 @@ pub struct Issued {
     pub time_to_live: Duration,
     /// How long a caller that does not watch may use it.
     pub keep_for: Duration,
+    /// When readers could first have it.
+    pub published_at: Moment,
     /// Until when the token that it replaced works, by the wall clock.
     pub previous_expire_time: Option<SystemTime>,
 }
@@ -128,6 +132,7 @@ impl Issued {
             keep_for: current
                 .keep_at_most
                 .map_or(keep_for, |most| most.min(keep_for)),
+            published_at: current.published_at,
             previous_expire_time: previous.map(|at| now.wall_at(at)),
         }
     }
@@ -303,6 +308,11 @@ impl Tokens {
 
     /// The token in force. Waits only if nothing at all is known yet, at most for `patience`.
     pub async fn current(&self, app: &AppName, patience: Duration) -> Result<Issued, NoToken> {
+        if let Some(view) = self.readers.get(app).map(watch::Receiver::borrow)
+            && view.settled
+        {
+            return self.answer(&view);
+        }
         let mut reader = self.watch(app)?;
         let patience = patience.min(FIRST_OUTCOME);
         match timeout(patience, reader.wait_for(|view| view.settled)).await {
@@ -438,6 +448,7 @@ mod tests {
             keep_at_most: None,
             token: Arc::new(token),
             keep_until: now.boot + Duration::from_secs(40),
+            published_at: now.boot,
             previous_expires_at: Some(now.boot + Duration::from_secs(5)),
             dead: false,
         };

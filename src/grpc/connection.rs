@@ -4,23 +4,28 @@
 //! ended so that long-lived clients spread over new replicas; a `CancellationToken` tells the streams
 //! of that connection to say goodbye first.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use http::Request;
+use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     select,
-    time::{sleep, timeout},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, service::Routes};
-use tower::ServiceExt;
+use tonic::body::Body;
+use tower::Service as _;
 
-use super::{deadline::Bounded, greeting::greeted, pace::Streams};
+use super::{
+    answer::Answer,
+    asked::Asked,
+    calls::Calls,
+    deadline::{Bounded, Call},
+    greeting::{Greeted, greeted},
+    pace::Streams,
+};
 use crate::{
     config,
     domain::access::Peer,
@@ -55,10 +60,10 @@ impl Connection {
 }
 
 /// Serves connections.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Host {
     http: http2::Builder<Streams>,
-    calls: Bounded<Routes>,
+    calls: Bounded<Calls>,
     lobby: Lobby,
     max_age: Duration,
     /// Ends all connections, politely.
@@ -68,7 +73,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(settings: &config::Grpc, routes: Routes) -> Self {
+    pub(super) fn new(settings: &config::Grpc, calls: Calls) -> Self {
         let mut http = http2::Builder::new(Streams);
         // Without a timer of its own hyper panics at the first ping.
         http.timer(TokioTimer::new())
@@ -81,7 +86,7 @@ impl Host {
             .max_header_list_size(MAX_HEADERS);
         Self {
             http,
-            calls: Bounded(routes),
+            calls: Bounded(calls),
             lobby: Lobby::new(settings.max_handshakes, settings.first_bytes_timeout),
             max_age: settings.max_connection_age,
             end: CancellationToken::new(),
@@ -89,34 +94,61 @@ impl Host {
         }
     }
 
-    /// Serves one connection to its end.
-    pub(super) async fn serve(self, socket: Socket, peer: Peer) {
-        let cut = self.cut.clone();
-        let _ = cut.run_until_cancelled(self.converse(socket, peer)).await;
+    /// Serves one connection to its end, on its seat.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        socket: Socket,
+        peer: Peer,
+        _seat: OwnedSemaphorePermit,
+    ) {
+        let greeting = self.lobby.admit(greeted(socket));
+        let greeting = self.end.run_until_cancelled(greeting).await;
+        if let Some(Some(Some(socket))) = greeting {
+            let talk = self.converse(socket, peer);
+            let _ = self.cut.run_until_cancelled(talk).await;
+        }
     }
 
-    async fn converse(self, socket: Socket, peer: Peer) {
-        let greeting = self
-            .end
-            .run_until_cancelled(self.lobby.admit(greeted(socket)));
-        let Some(Some(Some(socket))) = greeting.await else {
-            return;
+    async fn converse(&self, socket: Greeted<Socket>, peer: Peer) {
+        let end = self.end.child_token();
+        let called = Called {
+            calls: self.calls.clone(),
+            connection: Connection::new(peer, end.clone()),
         };
-        let connection = Connection::new(peer, self.end.child_token());
-        let end = connection.end.clone();
-        let calls = self.calls.map_request(move |mut call: Request<Incoming>| {
-            call.extensions_mut().insert(connection.clone());
-            call.map(Body::new)
-        });
-        let calls = TowerToHyperService::new(calls);
-        let mut talk = pin!(self.http.serve_connection(TokioIo::new(socket), calls));
+        let talk = self.http.serve_connection(TokioIo::new(socket), called);
+        // In a box, because this future would hold it twice.
+        let mut talk = Box::pin(talk);
+        let mut limit = pin!(sleep(jittered(self.max_age)));
         select! {
             _ = talk.as_mut() => return,
             () = end.cancelled() => {}
-            () = sleep(jittered(self.max_age)) => end.cancel(),
+            () = limit.as_mut() => end.cancel(),
         }
         talk.as_mut().graceful_shutdown();
-        let _ = timeout(GRACE, talk).await;
+        limit.as_mut().reset(Instant::now() + GRACE);
+        select! {
+            _ = talk.as_mut() => {}
+            () = limit => {}
+        }
+    }
+}
+
+/// What hyper calls for each request of a connection.
+#[derive(Debug)]
+struct Called {
+    calls: Bounded<Calls>,
+    connection: Connection,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Called {
+    type Response = Response<Answer>;
+    type Error = <Bounded<Calls> as tower::Service<Request<Body>>>::Error;
+    type Future = Call<<Calls as tower::Service<Request<Body>>>::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.connection.clone());
+        let request = request.map(|body| Body::new(Asked::new(body)));
+        self.calls.clone().call(request)
     }
 }
 

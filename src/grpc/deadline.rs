@@ -7,32 +7,30 @@
 
 use std::{
     convert::Infallible,
-    future::{pending, ready},
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
-use tokio::{select, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tonic_types::FieldViolation;
 use tower::Service;
 
-use super::{connection::Connection, pace, status};
-use crate::tokens::{FIRST_OUTCOME, NoToken};
+use super::{
+    answer::{Alarm, Answer},
+    connection::Connection,
+    readers::Reader,
+    status,
+};
+use crate::tokens::FIRST_OUTCOME;
 
 const HEADER: &str = "grpc-timeout";
 
 /// Left to a call that waits, to say that it waited in vain.
 const MARGIN: Duration = Duration::from_millis(100);
-
-/// Left to a stream to end by itself when its connection ends.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
-type Answer = Result<Response<Body>, Infallible>;
 
 /// The time that the caller has given the call.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +51,11 @@ pub(super) struct Bounded<S>(pub(super) S);
 impl<S> Service<Request<Body>> for Bounded<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
+    S::Future: Unpin,
 {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Call<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.0.poll_ready(cx)
@@ -65,40 +63,80 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let Ok(limit) = parse(request.headers()) else {
-            return Box::pin(ready(Ok(malformed().into_http())));
+            return Call::refused(malformed());
         };
-        let connection = request.extensions().get::<Connection>().cloned();
-        let extensions = request.extensions_mut();
-        limit.map(|limit| extensions.insert(Deadline(limit)));
-        Box::pin(bounded(self.0.call(request), limit, connection))
+        let connection = request.extensions().get::<Connection>();
+        let connection = connection.map(|connection| connection.end.clone());
+        if let Some(limit) = limit {
+            request.extensions_mut().insert(Deadline(limit));
+        }
+        Call {
+            answer: Some(self.0.call(request)),
+            refusal: None,
+            deadline: Alarm::after(limit),
+            connection,
+        }
     }
 }
 
-async fn bounded(
-    answer: impl Future<Output = Answer>,
-    limit: Option<Duration>,
-    connection: Option<Connection>,
-) -> Answer {
-    let mut deadline = Box::pin(after(limit));
-    let response = select! {
-        biased;
-        answer = answer => answer?,
-        () = &mut deadline => return Ok(status::deadline_exceeded().into_http()),
-    };
-    let response = if says_undecodable(&response) {
-        undecodable().into_http()
-    } else {
-        response
-    };
-    let end = async move {
-        select! {
-            biased;
-            () = deadline => status::deadline_exceeded(),
-            () = outlived(connection) => NoToken::Draining.into(),
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Call<F> {
+    answer: Option<F>,
+    refusal: Option<Status>,
+    deadline: Alarm,
+    connection: Option<CancellationToken>,
+}
+
+impl<F> Call<F> {
+    fn refused(status: Status) -> Self {
+        Self {
+            answer: None,
+            refusal: Some(status),
+            deadline: Alarm::after(None),
+            connection: None,
         }
-    };
-    let end = Box::pin(end);
-    Ok(response.map(|inner| Body::new(BoundedBody { inner, end })))
+    }
+
+    /// The answer, bounded like the call.
+    fn bound(&mut self, response: Response<Body>) -> Response<Answer> {
+        if says_undecodable(&response) {
+            return plain(undecodable());
+        }
+        let deadline = std::mem::replace(&mut self.deadline, Alarm::after(None));
+        let connection = self.connection.take();
+        let (mut parts, body) = response.into_parts();
+        let reader = parts.extensions.remove::<Arc<Reader>>();
+        Response::from_parts(parts, Answer::new(body, deadline, connection, reader))
+    }
+}
+
+impl<F> Future for Call<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let call = &mut *self;
+        if let Some(status) = call.refusal.take() {
+            return Poll::Ready(Ok(plain(status)));
+        }
+        if let Some(answer) = &mut call.answer
+            && let Poll::Ready(Ok(response)) = Pin::new(answer).poll(cx)
+        {
+            call.answer = None;
+            return Poll::Ready(Ok(call.bound(response)));
+        }
+        let late = call.deadline.poll(cx);
+        late.map(|()| Ok(plain(status::deadline_exceeded())))
+    }
+}
+
+/// An answer that is nothing but a status.
+fn plain(status: Status) -> Response<Answer> {
+    let response = status.into_http::<Body>();
+    response.map(|body| Answer::new(body, Alarm::after(None), None, None))
 }
 
 /// Whether tonic could not read the request: `INTERNAL` for bytes that are no message, `OUT_OF_RANGE`
@@ -114,54 +152,6 @@ fn says_undecodable(response: &Response<Body>) -> bool {
 fn undecodable() -> Status {
     let problem = "is no message of the contract, or longer than 64 KiB";
     status::bad_request(vec![FieldViolation::new("request", problem)])
-}
-
-async fn after(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => sleep(limit).await,
-        None => pending().await,
-    }
-}
-
-async fn outlived(connection: Option<Connection>) {
-    match connection {
-        Some(connection) => connection.end.cancelled().await,
-        None => pending().await,
-    }
-    sleep(LAST_WORDS).await;
-}
-
-/// An answer that is given up when `end` comes.
-struct BoundedBody<E> {
-    inner: Body,
-    end: Pin<Box<E>>,
-}
-
-impl<E: Future<Output = Status>> http_body::Body for BoundedBody<E> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        pace::asked();
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            if matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-                pace::handed();
-            }
-            return Poll::Ready(frame);
-        }
-        let status = ready!(self.end.as_mut().poll(cx));
-        self.inner = Body::empty();
-        let mut trailers = HeaderMap::new();
-        let added = status.add_header(&mut trailers);
-        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
 }
 
 struct Malformed;
@@ -195,6 +185,10 @@ fn malformed() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
+    use bytes::Bytes;
+    use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
     use tokio::time::Instant;
     use tokio_stream::StreamExt;
@@ -258,7 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_without_an_answer_ends_at_its_deadline() {
         let start = Instant::now();
-        let never = service_fn(|_| pending::<Answer>());
+        let never = service_fn(|_| pending::<Result<Response<Body>, Infallible>>());
         let answer = Bounded(never).oneshot(request("3S")).await.unwrap();
         assert_eq!(code(answer.headers()), Some(Code::DeadlineExceeded));
         assert_eq!(start.elapsed().as_secs(), 3);

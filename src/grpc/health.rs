@@ -17,6 +17,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
+use super::readers::Readers;
 use crate::{pb::token_service_server::TokenServiceServer, tokens::Tokens};
 
 /// Contract: every change shows within a second.
@@ -26,17 +27,22 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Health {
     tokens: Tokens,
+    readers: Readers,
     reporter: HealthReporter,
     told: BTreeMap<String, bool>,
 }
 
 impl Health {
     /// Makes the teller and the service. Nothing serves yet, says the service.
-    pub(super) async fn new(tokens: Tokens) -> (Self, HealthServer<HealthService>) {
+    pub(super) async fn new(
+        tokens: Tokens,
+        readers: Readers,
+    ) -> (Self, HealthServer<HealthService>) {
         let reporter = HealthReporter::new();
         let service = HealthService::from_health_reporter(reporter.clone());
         let mut health = Self {
             tokens,
+            readers,
             reporter,
             told: BTreeMap::new(),
         };
@@ -53,6 +59,7 @@ impl Health {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.readers.look();
             let stopping = stop.is_cancelled();
             for (service, well) in self.facts(!stopping) {
                 self.tell(service, well).await;

@@ -9,12 +9,16 @@
 //! `request` (is it well formed), `service` (the three calls) and, for streams, `watch`. `wire` and
 //! `status` say how tokens and errors look to callers, `health` how well we are.
 
+mod answer;
+mod asked;
 mod caller;
+mod calls;
 mod connection;
 mod deadline;
 mod greeting;
 mod health;
 mod pace;
+mod readers;
 mod request;
 mod service;
 mod status;
@@ -35,7 +39,10 @@ use tokio_util::{
 use tonic::service::Routes;
 use tracing::warn;
 
-use self::{caller::Door, connection::Host, health::Health, service::Service};
+use self::{
+    caller::Door, calls::Calls, connection::Host, health::Health, readers::Readers,
+    service::Service,
+};
 use crate::{
     config,
     domain::access::Access,
@@ -53,7 +60,7 @@ const MAX_REQUEST: usize = 64 * 1024;
 pub struct Server {
     listener: Listener,
     max_connections: usize,
-    host: Host,
+    host: Arc<Host>,
     health: Health,
     tokens: Tokens,
 }
@@ -65,14 +72,16 @@ impl Server {
         tokens: Tokens,
         access: slot::Receiver<Arc<Access>>,
     ) -> Result<Self, BindError> {
-        let (health, health_service) = Health::new(tokens.clone()).await;
-        let service = Service::new(Door::new(tokens.clone(), access), tokens.clone());
+        let readers = Readers::new(tokens.clone());
+        let (health, health_service) = Health::new(tokens.clone(), readers.clone()).await;
+        let door = Door::new(tokens.clone(), access);
+        let service = Service::new(door, tokens.clone(), readers);
         let service = TokenServiceServer::new(service).max_decoding_message_size(MAX_REQUEST);
-        let routes = Routes::new(service).add_service(health_service);
+        let others = with_reflection(Routes::new(health_service)).prepare();
         Ok(Self {
             listener: Listener::bind(&settings.listen).await?,
             max_connections: settings.max_connections,
-            host: Host::new(settings, with_reflection(routes).prepare()),
+            host: Arc::new(Host::new(settings, Calls::new(service, others))),
             health,
             tokens,
         })
@@ -115,17 +124,15 @@ impl Server {
 }
 
 /// Runs until it is dropped; the listener closes with it.
-async fn accept(mut listener: Listener, max: usize, host: &Host, connections: &TaskTracker) {
+async fn accept(mut listener: Listener, max: usize, host: &Arc<Host>, connections: &TaskTracker) {
     let seats = Arc::new(Semaphore::new(max));
     loop {
         // Taken before accepting: who finds no seat waits in the kernel's queue.
-        let seat = Arc::clone(&seats).acquire_owned().await;
+        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
+            return; // nobody closes it
+        };
         let (socket, peer) = listener.accept().await;
-        let connection = host.clone().serve(socket, peer);
-        connections.spawn(async move {
-            connection.await;
-            drop(seat);
-        });
+        connections.spawn(Arc::clone(host).serve(socket, peer, seat));
     }
 }
 

@@ -8,42 +8,58 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
-    pin::{Pin, pin},
-    task::Poll::{Pending, Ready},
+    pin::Pin,
+    task::{
+        Context,
+        Poll::{self, Pending, Ready},
+        ready,
+    },
     time::Duration,
 };
 
 use hyper::rt::Executor;
-use tokio::{
-    task_local,
-    time::{Sleep, sleep},
-};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
 /// Contract: a rotation is handed to the transport within 30 s or the stream is reset.
 pub(super) const STALL: Duration = Duration::from_secs(30);
 
-task_local! {
-    static PACE: Pace;
+thread_local! {
+    /// Of the stream that this thread is running.
+    static PACE: Cell<Pace> = const { Cell::new(Pace { handed: 0, taken: 0 }) };
 }
 
 /// How many chunks the body has handed over, and how many of them the transport has passed on.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    handed: Cell<u64>,
-    taken: Cell<u64>,
+    handed: u32,
+    taken: u32,
+}
+
+impl Pace {
+    /// The chunk that lies there, if one does.
+    fn stuck(self) -> Option<u32> {
+        (self.handed != self.taken).then_some(self.handed)
+    }
 }
 
 /// The transport asks for a chunk, so it is rid of those before.
 pub(super) fn asked() {
-    // An error means that nobody watches this stream, as in a test.
-    let _ = PACE.try_with(|pace| pace.taken.set(pace.handed.get()));
+    PACE.with(|pace| {
+        let handed = pace.get().handed;
+        let taken = handed;
+        pace.set(Pace { handed, taken });
+    });
 }
 
 /// The transport got a chunk.
 pub(super) fn handed() {
-    let _ = PACE.try_with(|pace| pace.handed.set(pace.handed.get() + 1));
+    PACE.with(|pace| {
+        let Pace { handed, taken } = pace.get();
+        let handed = handed.wrapping_add(1);
+        pace.set(Pace { handed, taken });
+    });
 }
 
 /// Runs hyper's streams.
@@ -60,30 +76,50 @@ where
 }
 
 /// Runs `stream` to its end, or until a chunk lies there for [`STALL`]. Dropping it resets it.
-async fn watched(stream: impl Future<Output = ()>) {
-    let mut stream = pin!(stream);
-    let mut patience = pin!(None::<Sleep>);
-    let mut stuck_at = None;
-    let paced = poll_fn(|cx| {
-        if stream.as_mut().poll(cx).is_ready() {
+fn watched<F: Future<Output = ()>>(stream: F) -> Watched<F> {
+    Watched {
+        stream,
+        pace: Pace::default(),
+        stuck: None,
+        patience: None,
+    }
+}
+
+pin_project! {
+    /// There are as many of these as there are streams, so it holds each thing once, and the timer
+    /// only where it runs.
+    struct Watched<F> {
+        #[pin]
+        stream: F,
+        pace: Pace,
+        stuck: Option<u32>,
+        patience: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        PACE.set(*this.pace);
+        let ended = this.stream.poll(cx);
+        *this.pace = PACE.take();
+        if ended.is_ready() {
             return Ready(());
         }
-        let stuck = PACE.with(|pace| {
-            let handed = pace.handed.get();
-            (handed > pace.taken.get()).then_some(handed)
-        });
-        if stuck != stuck_at {
-            stuck_at = stuck;
-            patience.set(stuck.map(|_| sleep(STALL)));
+        let stuck = this.pace.stuck();
+        if stuck != *this.stuck {
+            *this.stuck = stuck;
+            *this.patience = stuck.map(|_| Box::pin(sleep(STALL)));
         }
-        let over = |patience: Pin<&mut Sleep>| patience.poll(cx).is_ready();
-        if patience.as_mut().as_pin_mut().is_some_and(over) {
-            debug!("reset a stream whose reader does not read");
-            return Ready(());
-        }
-        Pending
-    });
-    PACE.scope(Pace::default(), paced).await;
+        let Some(patience) = this.patience else {
+            return Pending;
+        };
+        ready!(patience.as_mut().poll(cx));
+        debug!("reset a stream whose reader does not read");
+        Ready(())
+    }
 }
 
 #[cfg(test)]

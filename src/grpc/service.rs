@@ -1,11 +1,14 @@
 //! The three calls. Each goes through the door, asks [`Tokens`], and names the outcome; there is
 //! nothing else to find here.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::{
     caller::Door,
     deadline,
+    readers::Readers,
     watch::{TokenStream, Watch},
     wire,
 };
@@ -19,11 +22,16 @@ use crate::{
 pub(super) struct Service {
     door: Door,
     tokens: Tokens,
+    readers: Readers,
 }
 
 impl Service {
-    pub(super) fn new(door: Door, tokens: Tokens) -> Self {
-        Self { door, tokens }
+    pub(super) fn new(door: Door, tokens: Tokens, readers: Readers) -> Self {
+        Self {
+            door,
+            tokens,
+            readers,
+        }
     }
 }
 
@@ -61,7 +69,11 @@ impl TokenService for Service {
         request: Request<pb::WatchTokenRequest>,
     ) -> Result<Response<TokenStream>, Status> {
         let app = self.door.admit(&request)?;
-        let watch = Watch::new(self.tokens.clone(), &app, request)?;
-        Ok(Response::new(watch.into_stream()))
+        let reader = self.readers.join(&app);
+        let watch = Watch::new(self.tokens.clone(), &app, request, Arc::clone(&reader))?;
+        let mut response = Response::new(watch.into_stream());
+        // The body tells it what the transport takes.
+        response.extensions_mut().insert(reader);
+        Ok(response)
     }
 }

@@ -90,6 +90,16 @@ pub(super) fn deadline_exceeded() -> Status {
     new(Code::DeadlineExceeded, message, details)
 }
 
+/// The request was begun and did not come.
+pub(super) fn never_arrived() -> Status {
+    let details = because("DEADLINE_EXCEEDED");
+    new(
+        Code::DeadlineExceeded,
+        "the request did not arrive in time",
+        details,
+    )
+}
+
 fn missing(trouble: Option<&Trouble>, retry_after: Duration) -> (Code, ErrorDetails) {
     let mut metadata = errcode_of(trouble.and_then(|t| t.errcode));
     match trouble {

@@ -6,6 +6,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,13 +14,13 @@ use std::{
 use tokio::{
     select,
     sync::watch,
-    time::{Interval, interval, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 use tonic::{Request, Status};
 
-use super::{connection::Connection, wire};
+use super::{connection::Connection, readers::Reader, wire};
 use crate::{
     domain::{AppName, Generation, Moment},
     pb::{Cause, WatchTokenRequest, WatchTokenResponse},
@@ -42,9 +43,11 @@ pub(super) struct Watch {
     held: Option<Generation>,
     tokens: Tokens,
     view: watch::Receiver<View>,
-    draining: watch::Receiver<bool>,
     connection: CancellationToken,
-    beat: Interval,
+    reader: Arc<Reader>,
+    beat: Instant,
+    /// Rings in time for all that time alone brings, sometimes too early.
+    alarm: Pin<Box<Sleep>>,
     /// Since there is no usable token: until when to wait for one.
     give_up: Option<Moment>,
     /// The last message has been sent.
@@ -62,33 +65,40 @@ impl Watch {
         tokens: Tokens,
         app: &AppName,
         request: Request<WatchTokenRequest>,
+        reader: Arc<Reader>,
     ) -> Result<Self, NoToken> {
         let connection = request.extensions().get::<Connection>();
         let connection = connection.map(|connection| connection.end.clone());
         let request = request.into_inner();
-        let mut beat = interval(BEAT);
-        beat.reset();
+        let beat = Instant::now() + BEAT;
         Ok(Self {
             app_id: request.app_id,
             known: Generation(request.known_generation),
             held: None,
             view: tokens.watch(app)?,
-            draining: tokens.draining(),
             tokens,
             connection: connection.unwrap_or_default(),
+            reader,
             beat,
+            alarm: Box::pin(sleep_until(beat)),
             give_up: None,
             over: false,
         })
     }
 
     pub(super) fn into_stream(self) -> TokenStream {
-        TokenStream(Some(Box::pin(self.step())))
+        TokenStream(Some(ReusableBoxFuture::new(self.step())))
     }
 
-    async fn step(mut self) -> Step {
-        let next = self.next().await.map_err(Status::from);
-        (self, next)
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would hold all of `self` twice"
+    )]
+    fn step(mut self) -> impl Future<Output = Step> + Send {
+        async move {
+            let next = self.next().await.map_err(Status::from);
+            (self, next)
+        }
     }
 
     /// The next message, or why there is none any more.
@@ -111,7 +121,11 @@ impl Watch {
             };
             beat = match self.event(wake_in).await {
                 Event::News => false,
-                Event::Beat => true,
+                Event::Beat => {
+                    // With no token there is nothing to say, now.
+                    self.beat = Instant::now() + BEAT;
+                    true
+                }
                 Event::End => return self.last_word(),
             };
         }
@@ -137,8 +151,10 @@ impl Watch {
     }
 
     fn message(&mut self, issued: &Issued, cause: Cause) -> WatchTokenResponse {
-        self.beat.reset();
+        self.beat = Instant::now() + BEAT;
         self.held = Some(issued.token.generation);
+        self.reader
+            .hand(issued.token.generation, issued.published_at);
         WatchTokenResponse {
             token: Some(wire::token(self.app_id.clone(), issued)),
             cause: cause.into(),
@@ -157,17 +173,20 @@ impl Watch {
 
     /// What happens first; `wake_in` is when the token dies, or when to give up waiting for one.
     async fn event(&mut self, wake_in: Duration) -> Event {
-        let draining = async {
-            // An error means that the owner is gone.
-            let _ = self.draining.wait_for(|draining| *draining).await;
-        };
+        // Most alarms would be set anew before they ring, for each message of each stream. So an alarm
+        // is only ever moved forward, and one that rings too early is news of nothing.
+        let wake_at = Instant::now()
+            .checked_add(wake_in)
+            .map_or(self.beat, |at| at.min(self.beat));
+        if self.alarm.deadline() > wake_at || self.alarm.is_elapsed() {
+            self.alarm.as_mut().reset(wake_at);
+        }
         select! {
             biased;
+            // No news any more: the owner of the tokens is gone.
             news = self.view.changed() => if news.is_ok() { Event::News } else { Event::End },
-            () = draining => Event::End,
             () = self.connection.cancelled() => Event::End,
-            () = sleep(wake_in) => Event::News,
-            _ = self.beat.tick() => Event::Beat,
+            () = self.alarm.as_mut() => if self.beat <= Instant::now() { Event::Beat } else { Event::News },
         }
     }
 
@@ -185,7 +204,7 @@ impl Watch {
 type Step = (Watch, Result<WatchTokenResponse, Status>);
 
 /// A [`Watch`] as tonic wants it. Ends after the first error.
-pub(super) struct TokenStream(Option<Pin<Box<dyn Future<Output = Step> + Send>>>);
+pub(super) struct TokenStream(Option<ReusableBoxFuture<'static, Step>>);
 
 impl Stream for TokenStream {
     type Item = Result<WatchTokenResponse, Status>;
@@ -194,8 +213,12 @@ impl Stream for TokenStream {
         let Some(step) = &mut self.0 else {
             return Poll::Ready(None);
         };
-        let (watch, next) = ready!(step.as_mut().poll(cx));
-        self.0 = next.is_ok().then(|| Box::pin(watch.step()) as _);
+        let (watch, next) = ready!(step.poll(cx));
+        if next.is_ok() {
+            step.set(watch.step());
+        } else {
+            self.0 = None;
+        }
         Poll::Ready(Some(next))
     }
 }
@@ -207,7 +230,7 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
-    use tokio::time::{Instant, advance, timeout};
+    use tokio::time::{Instant, advance, sleep, timeout};
     use tokio_stream::StreamExt;
     use tonic::Code;
     use tonic_types::StatusExt;
@@ -216,6 +239,7 @@ mod tests {
     use crate::{
         clock::Clock,
         domain::{Now, Secret, Token},
+        grpc::readers::Readers,
         pb,
         tokens::{Current, Publisher, channel},
     };
@@ -261,6 +285,7 @@ mod tests {
                 keep_at_most: None,
                 token: Arc::new(token),
                 keep_until: now.boot + life / 2,
+                published_at: now.boot,
                 previous_expires_at: None,
                 dead: false,
             };
@@ -290,7 +315,8 @@ mod tests {
             let origin =
                 Connection::new(crate::domain::access::Peer::Unix, self.connection.clone());
             request.extensions_mut().insert(origin);
-            let watch = Watch::new(self.tokens.clone(), &shop(), request);
+            let reader = Readers::new(self.tokens.clone()).join(&shop());
+            let watch = Watch::new(self.tokens.clone(), &shop(), request, reader);
             watch.unwrap().into_stream()
         }
     }
@@ -389,14 +415,13 @@ mod tests {
         bench.publish(5, 7200);
         bench.publish(4, 7200);
         assert!(is_silent(&mut stream).await);
-        bench.publisher.drain();
+        bench.connection.cancel();
         assert_eq!(end(&mut stream).await, draining());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_message_says_why_the_stream_ends() {
-        let ends: [fn(Bench); 3] = [
-            |bench| bench.publisher.drain(),
+        let ends: [fn(Bench); 2] = [
             |bench| bench.connection.cancel(),
             |bench| drop(bench.publisher),
         ];

@@ -107,6 +107,7 @@ impl Running {
             expire_time: now.wall + life,
         };
         let current = Current {
+            published_at: now.boot,
             keep_at_most: None,
             token: Arc::new(token),
             keep_until: now.boot + life / 2,

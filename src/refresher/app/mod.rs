@@ -121,6 +121,7 @@ impl App {
             token: Arc::clone(token),
             keep_until: slot.keep_until().unwrap_or(token.expires_at),
             keep_at_most: slot.keep_at_most(),
+            published_at: now.boot,
             previous_expires_at: slot.previous_expires_at(),
             dead: slot.dead(),
         });

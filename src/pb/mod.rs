@@ -8,7 +8,11 @@
     reason = "generated"
 )]
 
+mod codec;
+
 use std::fmt;
+
+pub use codec::Lean;
 
 tonic::include_proto!("wxtokend.v1");
 

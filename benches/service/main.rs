@@ -1,0 +1,268 @@
+//! The service under load, beside tonic's own server with a constant reply: `cargo bench`.
+//!
+//! Both are processes of their own, measured in turns in one run, because machines are noisy: what
+//! counts are the medians and the ratios. `cargo bench -- get watch` runs some parts only.
+
+mod load;
+mod server;
+mod stock;
+mod wire;
+
+use std::{
+    env,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use load::Audience;
+use prost::Message;
+use server::{SECRET, Server, folder};
+use tokio::net::TcpListener;
+use wxtokend::{
+    pb::{GetTokenRequest, GetTokenResponse, token_service_client::TokenServiceClient},
+    sandbox::{Credentials, Model, Settings, Shell},
+};
+
+/// Turns of each server; an odd number has a median.
+const ROUNDS: usize = 5;
+
+/// The README's promises are about so many.
+const CROWD: usize = 10_000;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--stock") {
+        return serve_stock();
+    }
+    let wanted = |part: &str| {
+        let mut parts = arguments.iter().filter(|a| !a.starts_with("--")).peekable();
+        parts.peek().is_none() || parts.any(|a| a == part)
+    };
+    println!("medians of {ROUNDS} turns each; ratio = median of ours ÷ stock, pair by pair\n");
+    if wanted("get") {
+        get().await;
+    }
+    if wanted("watch") {
+        watch().await;
+    }
+    if wanted("streams") {
+        streams().await;
+    }
+    if wanted("start") {
+        start().await;
+    }
+}
+
+/// With the threads that it has by default.
+fn serve_stock() {
+    let serve = || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(stock::serve());
+    };
+    std::thread::spawn(serve)
+        .join()
+        .expect("it serves for ever");
+}
+
+/// `GetToken` in a closed loop.
+async fn get() {
+    let wechat = wechat(Duration::from_hours(2)).await;
+    let folder = folder();
+    let ours = Server::ours(folder.path(), &wechat.url(), "");
+    let stock = Server::stock(&reply_of(&ours).await);
+    let (mut rate, mut cost, mut p99) = (
+        Pairs::new("calls a second"),
+        Pairs::new("processor time a call, µs"),
+        Pairs::new("p99, ms"),
+    );
+    for _ in 0..ROUNDS {
+        let mut figures = [[0.0; 3]; 2];
+        for (server, figures) in [&ours, &stock].into_iter().zip(&mut figures) {
+            let (span, before) = (Duration::from_secs(3), server.cpu());
+            let times = load::get(&server.address, 8, 16, span).await;
+            let calls = number(times.len());
+            let spent = server.cpu() - before;
+            *figures = [
+                calls / span.as_secs_f64(),
+                spent / calls * 1e6,
+                times.at(990),
+            ];
+        }
+        let [ours, stock] = figures;
+        rate.push(ours[0], stock[0]);
+        cost.push(ours[1], stock[1]);
+        p99.push(ours[2], stock[2]);
+    }
+    println!("GetToken, 8 connections with 16 calls under way on each");
+    for pairs in [rate, cost, p99] {
+        pairs.print();
+    }
+}
+
+/// `WatchToken` on many connections.
+async fn watch() {
+    let wechat = wechat(Duration::from_secs(8)).await;
+    let (mut memory, mut p50, mut p99) = (
+        Pairs::new("memory a connection, kB"),
+        Pairs::new("first to half of them, ms"),
+        Pairs::new("first to p99 of them, ms"),
+    );
+    for _ in 0..ROUNDS {
+        let folder = folder();
+        let ours = Server::ours(folder.path(), &wechat.url(), REFRESH);
+        let stock = Server::stock(&reply_of(&ours).await);
+        let ours = crowd(ours, CROWD, 1, false).await;
+        let stock = crowd(stock, CROWD, 1, true).await;
+        memory.push(ours[0] / 1e3, stock[0] / 1e3);
+        p50.push(ours[1], stock[1]);
+        p99.push(ours[2], stock[2]);
+    }
+    println!("WatchToken, {CROWD} connections with a stream each");
+    for pairs in [memory, p50, p99] {
+        pairs.print();
+    }
+}
+
+/// More streams on the same connections.
+async fn streams() {
+    let wechat = wechat(Duration::from_hours(2)).await;
+    let mut memory = Pairs::new("memory a further stream, kB");
+    for _ in 0..ROUNDS {
+        let mut figures = [0.0; 2];
+        for (at, figure) in figures.iter_mut().enumerate() {
+            let folder = folder();
+            let ours = Server::ours(folder.path(), &wechat.url(), REFRESH);
+            let server = if at == 0 {
+                ours
+            } else {
+                Server::stock(&reply_of(&ours).await)
+            };
+            let _one = Audience::gather(&server.address, 100, 1).await;
+            let before = server.memory();
+            let _many = Audience::gather(&server.address, 100, 101).await;
+            let connections_and_all = server.memory() - before;
+            let _further = Audience::gather(&server.address, 100, 1).await;
+            let connections = server.memory() - before - connections_and_all;
+            *figure = (connections_and_all - connections) / 10_000.0;
+        }
+        memory.push(figures[0] / 1e3, figures[1] / 1e3);
+    }
+    println!("WatchToken, 100 connections with 100 further streams each");
+    memory.print();
+}
+
+/// From nothing to an answer, and at rest.
+async fn start() {
+    let wechat = wechat(Duration::from_hours(2)).await;
+    let folder = folder();
+    let (mut first, mut memory) = (Vec::new(), Vec::new());
+    drop(reply_of(&Server::ours(folder.path(), &wechat.url(), "")).await);
+    for _ in 0..ROUNDS {
+        let begun = tokio::time::Instant::now();
+        let server = Server::ours(folder.path(), &wechat.url(), "");
+        drop(reply_of(&server).await);
+        first.push(begun.elapsed().as_secs_f64() * 1e3);
+        memory.push(server.memory() / 1e6);
+    }
+    println!("Warm start");
+    println!(
+        "  first answer after {:.0} ms, memory at rest {:.1} MB\n",
+        median(first),
+        median(memory)
+    );
+}
+
+/// Rotates every four seconds.
+const REFRESH: &str = "overlap = '2s'\nprobe_every = '0s'";
+
+/// What opening `connections` costs in bytes each, and how long news take to half of them and to 99 %.
+async fn crowd(mut server: Server, connections: usize, streams: usize, by_hand: bool) -> [f64; 3] {
+    drop(Audience::gather(&server.address, 10, 1).await);
+    let before = server.memory();
+    let mut audience = Audience::gather(&server.address, connections, streams).await;
+    let cost = (server.memory() - before) / number(connections);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    audience.forget();
+    if by_hand {
+        server.push();
+    }
+    let times = audience.hear().await;
+    [cost, times.at(500), times.at(990)]
+}
+
+async fn wechat(life: Duration) -> Shell {
+    let account = Credentials {
+        appid: "wx-shop".into(),
+        secret: SECRET.into(),
+    };
+    let settings = Settings {
+        accounts: vec![account],
+        life,
+        overlap: Duration::from_secs(2),
+        ..Settings::default()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let clock = || SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Shell::start(listener, Model::new(settings, 7), Arc::new(clock)).expect("it listens")
+}
+
+async fn reply_of(server: &Server) -> Vec<u8> {
+    let mut client = TokenServiceClient::connect(format!("http://{}", server.address))
+        .await
+        .expect("a server");
+    let request = GetTokenRequest {
+        app_id: "shop".into(),
+    };
+    let reply: GetTokenResponse = client
+        .get_token(request)
+        .await
+        .expect("a token")
+        .into_inner();
+    reply.encode_to_vec()
+}
+
+/// The same figure of both servers, turn by turn.
+struct Pairs {
+    name: &'static str,
+    ours: Vec<f64>,
+    stock: Vec<f64>,
+}
+
+impl Pairs {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            ours: Vec::new(),
+            stock: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, ours: f64, stock: f64) {
+        self.ours.push(ours);
+        self.stock.push(stock);
+    }
+
+    fn print(self) {
+        let ratios = self
+            .ours
+            .iter()
+            .zip(&self.stock)
+            .map(|(o, s)| o / s)
+            .collect();
+        let (ours, stock, ratio) = (median(self.ours), median(self.stock), median(ratios));
+        println!(
+            "  {:<28} ours {ours:>10.2}   stock {stock:>10.2}   ratio {ratio:.2}",
+            self.name
+        );
+    }
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("a few thousand"))
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_unstable_by(f64::total_cmp);
+    all[all.len() / 2]
+}
