@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(["wxtokend.v1.Token", "wxtokend.v1.ForceRefreshRequest"])
         .compile_fds(compiler.file_descriptor_set())?;
 
-    lean(&out.join("wxtokend.v1.rs"))?;
+    lean(&out.join("wxtokend.v1.rs"), &out.join("lean.rs"))?;
 
     // Reflection serves the shape, not the comments.
     compiler.include_source_info(false);
@@ -37,13 +37,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Puts our codec in the place of tonic's, which the generator cannot be told to do.
-fn lean(generated: &Path) -> Result<(), Box<dyn Error>> {
+/// Puts our codec in the place of tonic's, which the generator cannot be told to do. What it made stays
+/// beside it: the benchmark measures us against that.
+fn lean(generated: &Path, lean: &Path) -> Result<(), Box<dyn Error>> {
     const TONICS: &str = "tonic_prost::ProstCodec::default()";
     let code = fs::read_to_string(generated)?;
     if !code.contains(TONICS) {
         return Err("the generated code names its codec in another way".into());
     }
-    fs::write(generated, code.replace(TONICS, "super::Lean::default()"))?;
+    fs::write(lean, code.replace(TONICS, "super::Lean::default()"))?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::fmt;
 
 pub use codec::Lean;
 
-tonic::include_proto!("wxtokend.v1");
+include!(concat!(env!("OUT_DIR"), "/lean.rs"));
 
 /// The descriptors of the contract, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wxtokend_descriptor.bin"));
