@@ -10,7 +10,7 @@
 //!    WeChat ── upstream/ ──┐                                 ┌── grpc/ ── programs, sidecars
 //!    (or sandbox/)         │                                 │
 //!                      refresher/ ── Publisher ══ Tokens ────┘
-//!    memory, file ─ store/ ┘  ▲       (tokens.rs)
+//!    memory, file ─ store/ ┘  ▲        (tokens/)
 //!                             │
 //!                     domain/slot/
 //! ```
@@ -26,7 +26,7 @@
 //! | note, ask, publish, save: in which order | `domain/protocol.rs` |
 //! | what survives a restart | `domain/record.rs`, written by `store/` |
 //! | who may ask | `domain/access.rs` |
-//! | what keeps a secret out of the log | `domain/secret.rs`, `upstream/error.rs`, `telemetry.rs` |
+//! | what keeps a secret out of the log | `domain/secret.rs`, `upstream/error.rs`, `telemetry/log.rs` |
 //! | the loop | `refresher/mod.rs`; one app in its care: `refresher/app/mod.rs`; who waits for it: `app/reports.rs`; what is to be saved: `app/saving.rs`; what it warns of: `app/warnings.rs` |
 //! | what an errcode means | `upstream/errcode.rs` |
 //! | what a reply of WeChat says | `upstream/reply.rs` |
