@@ -54,14 +54,19 @@ impl Ledger {
 
     /// How many replacements are left today.
     pub fn left(&self, policy: &Policy, now: Now) -> u32 {
+        self.allowance(policy).left(now.wall)
+    }
+
+    /// What may be spent, for somebody who asks later.
+    pub fn allowance(&self, policy: &Policy) -> Allowance {
         let (spent, most) = match policy.mode {
             Mode::Classic => (self.replacements, policy.daily_replacements),
             Mode::Stable => (self.forced, FORCED_A_DAY),
         };
-        if self.day == day_of(now.wall) {
-            most.saturating_sub(spent)
-        } else {
-            most
+        Allowance {
+            day: self.day,
+            left: most.saturating_sub(spent),
+            most,
         }
     }
 
@@ -118,6 +123,25 @@ impl Ledger {
         least
             .saturating_mul(1 << self.streak.saturating_sub(1).min(16))
             .min(policy.overlap)
+    }
+}
+
+/// How many replacements are left, on the day that it was written down and on every later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    day: u64,
+    left: u32,
+    most: u32,
+}
+
+impl Allowance {
+    /// How many are left on the day of `wall`.
+    pub fn left(self, wall: SystemTime) -> u32 {
+        if self.day == day_of(wall) {
+            self.left
+        } else {
+            self.most
+        }
     }
 }
 
@@ -193,6 +217,15 @@ mod tests {
         let next = ledger.replacement_at(&policy, at(100));
         assert_eq!(next, at(3600).boot);
         assert_eq!(ledger.left(&policy, at(3600)), FORCED_A_DAY);
+    }
+
+    #[test]
+    fn an_allowance_is_whole_again_on_the_next_day() {
+        let (mut ledger, policy) = (Ledger::default(), policy(Mode::Stable));
+        ledger.spend(Mode::Stable, at(0));
+        let allowance = ledger.allowance(&policy);
+        assert_eq!(allowance.left(at(3599).wall), FORCED_A_DAY - 1);
+        assert_eq!(allowance.left(at(3600).wall), FORCED_A_DAY);
     }
 
     #[test]

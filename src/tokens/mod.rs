@@ -97,6 +97,7 @@ pub fn channel(
         draining,
         beat,
         stopping,
+        clock,
         reports,
     };
     (tokens, publisher)
@@ -181,10 +182,21 @@ impl Tokens {
         self.draining.clone()
     }
 
+    /// What is known about `app` now; nothing if it is not configured.
+    pub fn view(&self, app: &AppName) -> View {
+        let view = self.readers.get(app);
+        view.map(|view| view.borrow().clone()).unwrap_or_default()
+    }
+
     /// Whether the owner's loop turns.
     pub fn alive(&self) -> bool {
+        self.silence() < STUCK
+    }
+
+    /// How long ago the owner's loop turned.
+    pub fn silence(&self) -> Duration {
         let beat = Moment::from_millis(self.beat.load(Ordering::Relaxed));
-        self.clock.now().boot.since(beat) < STUCK
+        self.clock.now().boot.since(beat)
     }
 
     /// Whether callers can be served: every app has had a first outcome, at least one has a usable

@@ -11,7 +11,10 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{Reported, View};
-use crate::domain::{AppName, Moment};
+use crate::{
+    clock::Clock,
+    domain::{AppName, Moment},
+};
 
 /// The owner's half. Dropping it ends every watch.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub struct Publisher {
     pub(super) draining: watch::Sender<bool>,
     pub(super) beat: Arc<AtomicI64>,
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) clock: Clock,
     /// What readers report.
     pub reports: mpsc::Receiver<Reported>,
 }
@@ -30,7 +34,9 @@ impl Publisher {
         let Some(writer) = self.writers.get(app) else {
             return;
         };
+        let now = self.clock.now().boot;
         writer.send_if_modified(|present| {
+            let view = view.published(present, now);
             let matters = present.differs(&view);
             *present = view;
             matters

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::refusal::{Gone, NoToken};
-use crate::domain::{Moment, Now, Token, Trouble};
+use crate::domain::{Moment, Now, Token, Trouble, budget::Allowance};
 
 /// The advice to a caller when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -23,6 +23,12 @@ pub struct View {
     pub retry_at: Option<Moment>,
     /// Whether anything is known at all: a token, or why there is none.
     pub settled: bool,
+    /// An outcome is open: WeChat may have made a token that ends this one.
+    pub suspect: bool,
+    /// How often the token may still be replaced today.
+    pub allowance: Allowance,
+    /// Why what is known cannot be saved, if the store fails.
+    pub unsaved: Option<Arc<str>>,
 }
 
 /// The newest token of an app.
@@ -36,7 +42,7 @@ pub struct Current {
     pub keep_at_most: Option<Duration>,
     /// Until when the token that it replaced works.
     pub previous_expires_at: Option<Moment>,
-    /// When readers could first have it.
+    /// When readers could see it first. The publisher sets it.
     pub published_at: Moment,
     /// WeChat refuses it, beyond doubt. It may come back to life: WeChat's servers disagree at times.
     pub dead: bool,
@@ -49,8 +55,8 @@ impl View {
         self.current.as_ref().filter(alive)
     }
 
-    /// Whether a reader who knows `self` must hear of `other`. When the next attempt is planned, and
-    /// how long the token may be kept, is read when it is asked for.
+    /// Whether a reader who knows `self` must hear of `other`. When the next attempt is planned, how
+    /// long the token may be kept, and what only operators want to know, is read when it is asked for.
     pub(super) fn differs(&self, other: &Self) -> bool {
         let seen = |view: &Self| {
             let current = view.current.as_ref();
@@ -58,6 +64,17 @@ impl View {
             (token, view.settled, view.trouble.clone())
         };
         seen(self) != seen(other)
+    }
+
+    /// Notes when each generation was seen first: `self` follows `earlier` at `now`.
+    pub(super) fn published(mut self, earlier: &Self, now: Moment) -> Self {
+        if let Some(current) = &mut self.current {
+            let generation = current.token.generation;
+            let seen = earlier.current.as_ref();
+            let seen = seen.filter(|seen| seen.token.generation == generation);
+            current.published_at = seen.map_or(now, |seen| seen.published_at);
+        }
+        self
     }
 
     pub(super) fn answer(&self, now: Now) -> Result<Issued, NoToken> {

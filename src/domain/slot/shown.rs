@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Slot;
-use crate::domain::{Moment, Now, Token, Trouble};
+use crate::domain::{Moment, Now, Token, Trouble, budget::Allowance};
 
 impl Slot {
     /// The newest token, dead or alive; `None` until it may be shown.
@@ -37,6 +37,16 @@ impl Slot {
     /// While an outcome is open the next token may come, and end this one, at any moment.
     pub fn keep_at_most(&self) -> Option<Duration> {
         self.suspect.map(|_| self.policy.floor)
+    }
+
+    /// Whether an outcome is open: WeChat may have made a token that ends this one.
+    pub fn suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// How many replacements are left today.
+    pub fn allowance(&self) -> Allowance {
+        self.ledger.allowance(&self.policy)
     }
 
     /// When the token that is held expires.

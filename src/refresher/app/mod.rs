@@ -130,6 +130,9 @@ impl App {
             trouble: slot.trouble().cloned(),
             retry_at: Some(slot.retry_at(now)),
             settled: slot.settled(),
+            suspect: slot.suspect(),
+            allowance: slot.allowance(),
+            unsaved: self.saving.complaint(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Getting records onto the disk, later if it fails: the readers never wait for it longer than they
 //! must.
 
-use std::time::Duration;
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tracing::info;
@@ -24,6 +24,16 @@ pub(super) struct Saving {
     pub(super) failures: u32,
     /// What was last warned about.
     pub(super) warned: Option<StoreError>,
+}
+
+impl Saving {
+    /// Why the store fails, if it does. Its words hold places and no secret.
+    pub(super) fn complaint(&self) -> Option<Arc<str>> {
+        let error = self.warned.as_ref()?;
+        let source = error.source().map(|source| format!(": {source}"));
+        let source = source.unwrap_or_default();
+        Some(format!("{error}{source}").into())
+    }
 }
 
 impl App {
