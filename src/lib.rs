@@ -34,6 +34,8 @@
 //! | the stream | `grpc/watch.rs` |
 //! | sockets, accepting, who waits in front | `listener/` |
 //! | HTTP/2, limits, age of connections | `grpc/greeting.rs`, `grpc/connection.rs` |
+//! | counting calls | `grpc/measure.rs` |
+//! | a metric's name | `telemetry/metrics.rs`; states read at a scrape: `telemetry/facts.rs`; what to count with: `telemetry/handles.rs` |
 //! | what a setting means | `config/raw.rs` |
 //! | the order of start and stop | `app/mod.rs` |
 //! | a WeChat to test with | `sandbox/` |

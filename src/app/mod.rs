@@ -32,6 +32,7 @@ use crate::{
     listener::BindError,
     refresher::{Managed, Refresher},
     store::{self, StoreError},
+    telemetry::Metrics,
     tokens, upstream,
 };
 
@@ -84,12 +85,13 @@ async fn serve_until_stopped(
         .iter()
         .map(|app| (app.name.clone(), app.appid.clone()));
     let (tokens, publisher) = tokens::channel(names, clock);
+    let metrics = Metrics::new();
     let (access, is_access) = watch::channel(Arc::new(read_access(&config.consumers)?));
 
-    let server = grpc::Server::bind(&config.grpc, tokens, is_access).await;
+    let server = grpc::Server::bind(&config.grpc, tokens, is_access, &metrics).await;
     let server = server.context("cannot serve gRPC")?;
     let apps = managed(config.apps, &config.upstream)?;
-    let refresher = Refresher::new(publisher, apps, store, clock).await;
+    let refresher = Refresher::new(publisher, apps, store, clock, &metrics).await;
 
     let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
     announce("grpc", server.local_url())?;

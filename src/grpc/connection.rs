@@ -4,14 +4,13 @@
 //! ended so that long-lived clients spread over new replicas; a `CancellationToken` tells the streams
 //! of that connection to say goodbye first.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     select,
-    sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,12 +23,15 @@ use super::{
     calls::Calls,
     deadline::{Bounded, Call},
     greeting::{Greeted, greeted},
+    measure::{Answering, Counted, Measured},
     pace::Streams,
+    seats::Seat,
 };
 use crate::{
     config,
     domain::access::Peer,
     listener::{Lobby, Socket},
+    telemetry::Requests,
 };
 
 /// Left to the calls of an aged connection. The longest, two mints of a leaked token, takes 40 s.
@@ -63,7 +65,7 @@ impl Connection {
 #[derive(Debug)]
 pub(super) struct Host {
     http: http2::Builder<Streams>,
-    calls: Bounded<Calls>,
+    calls: Measured<Bounded<Calls>>,
     lobby: Lobby,
     max_age: Duration,
     /// Ends all connections, politely.
@@ -73,7 +75,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(settings: &config::Grpc, calls: Calls) -> Self {
+    pub(super) fn new(settings: &config::Grpc, calls: Calls, requests: Requests) -> Self {
         let mut http = http2::Builder::new(Streams);
         // Without a timer of its own hyper panics at the first ping.
         http.timer(TokioTimer::new())
@@ -86,7 +88,7 @@ impl Host {
             .max_header_list_size(MAX_HEADERS);
         Self {
             http,
-            calls: Bounded(calls),
+            calls: Measured::new(Bounded(calls), requests),
             lobby: Lobby::new(settings.max_handshakes, settings.first_bytes_timeout),
             max_age: settings.max_connection_age,
             end: CancellationToken::new(),
@@ -95,12 +97,7 @@ impl Host {
     }
 
     /// Serves one connection to its end, on its seat.
-    pub(super) async fn serve(
-        self: Arc<Self>,
-        socket: Socket,
-        peer: Peer,
-        _seat: OwnedSemaphorePermit,
-    ) {
+    pub(super) async fn serve(self: Arc<Self>, socket: Socket, peer: Peer, _seat: Seat) {
         let greeting = self.lobby.admit(greeted(socket));
         let greeting = self.end.run_until_cancelled(greeting).await;
         if let Some(Some(Some(socket))) = greeting {
@@ -136,14 +133,14 @@ impl Host {
 /// What hyper calls for each request of a connection.
 #[derive(Debug)]
 struct Called {
-    calls: Bounded<Calls>,
+    calls: Measured<Bounded<Calls>>,
     connection: Connection,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Called {
-    type Response = Response<Answer>;
-    type Error = <Bounded<Calls> as tower::Service<Request<Body>>>::Error;
-    type Future = Call<<Calls as tower::Service<Request<Body>>>::Future>;
+    type Response = Response<Counted<Answer>>;
+    type Error = Infallible;
+    type Future = Answering<Call<<Calls as tower::Service<Request<Body>>>::Future>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.connection.clone());

@@ -5,9 +5,11 @@
 //! a peer that never speaks, and it answers a passed deadline with `CANCELLED`.
 //!
 //! A call passes, in this order: `crate::listener` (sockets, accepting), `greeting` (the first
-//! bytes), `connection` (HTTP/2, limits, age), `pace` (readers that do not read), `deadline` (how long a call may last), `caller` (who asks),
-//! `request` (is it well formed), `service` (the three calls) and, for streams, `watch`. `wire` and
-//! `status` say how tokens and errors look to callers, `health` how well we are.
+//! bytes), `connection` (HTTP/2, limits, age), `pace` (readers that do not read), `measure` (counts
+//! it), `deadline` (how long a call may last), `asked` (a request that never comes), `calls` (which
+//! service), `caller` (who asks), `request` (is it well formed), `service` (the three calls) and, for
+//! streams, `watch`. Its answer goes out through `answer`, and `readers` knows who has which token.
+//! `wire` and `status` say how tokens and errors look to callers, `health` how well we are.
 
 mod answer;
 mod asked;
@@ -17,9 +19,11 @@ mod connection;
 mod deadline;
 mod greeting;
 mod health;
+mod measure;
 mod pace;
 mod readers;
 mod request;
+mod seats;
 mod service;
 mod status;
 mod watch;
@@ -27,11 +31,7 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    select,
-    sync::{Semaphore, watch as slot},
-    time::timeout,
-};
+use tokio::{select, sync::watch as slot, time::timeout};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -40,7 +40,7 @@ use tonic::service::Routes;
 use tracing::warn;
 
 use self::{
-    caller::Door, calls::Calls, connection::Host, health::Health, readers::Readers,
+    caller::Door, calls::Calls, connection::Host, health::Health, readers::Readers, seats::Seats,
     service::Service,
 };
 use crate::{
@@ -49,6 +49,7 @@ use crate::{
     listener::{BindError, Listener},
     pb,
     pb::token_service_server::TokenServiceServer,
+    telemetry::Metrics,
     tokens::Tokens,
 };
 
@@ -59,7 +60,7 @@ const MAX_REQUEST: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    max_connections: usize,
+    seats: Seats,
     host: Arc<Host>,
     health: Health,
     tokens: Tokens,
@@ -71,6 +72,7 @@ impl Server {
         settings: &config::Grpc,
         tokens: Tokens,
         access: slot::Receiver<Arc<Access>>,
+        metrics: &Metrics,
     ) -> Result<Self, BindError> {
         let readers = Readers::new(tokens.clone());
         let (health, health_service) = Health::new(tokens.clone(), readers.clone()).await;
@@ -80,8 +82,12 @@ impl Server {
         let others = with_reflection(Routes::new(health_service)).prepare();
         Ok(Self {
             listener: Listener::bind(&settings.listen).await?,
-            max_connections: settings.max_connections,
-            host: Arc::new(Host::new(settings, Calls::new(service, others))),
+            seats: Seats::new(settings.max_connections, metrics.connections()),
+            host: Arc::new(Host::new(
+                settings,
+                Calls::new(service, others),
+                metrics.requests(),
+            )),
             health,
             tokens,
         })
@@ -101,12 +107,7 @@ impl Server {
         // Dropping this future must not leave connections behind.
         let _cut = self.host.cut.clone().drop_guard();
         let connections = TaskTracker::new();
-        let accepting = accept(
-            self.listener,
-            self.max_connections,
-            &self.host,
-            &connections,
-        );
+        let accepting = accept(self.listener, self.seats, &self.host, &connections);
         select! {
             biased;
             () = stop.cancelled() => {}
@@ -124,13 +125,10 @@ impl Server {
 }
 
 /// Runs until it is dropped; the listener closes with it.
-async fn accept(mut listener: Listener, max: usize, host: &Arc<Host>, connections: &TaskTracker) {
-    let seats = Arc::new(Semaphore::new(max));
+async fn accept(mut listener: Listener, seats: Seats, host: &Arc<Host>, connections: &TaskTracker) {
     loop {
         // Taken before accepting: who finds no seat waits in the kernel's queue.
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
-            return; // nobody closes it
-        };
+        let seat = seats.take().await;
         let (socket, peer) = listener.accept().await;
         connections.spawn(Arc::clone(host).serve(socket, peer, seat));
     }

@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     domain::{AppName, Moment, Now},
     store::Store,
+    telemetry::Metrics,
     tokens::{Publisher, Reported},
 };
 
@@ -59,11 +60,13 @@ impl Refresher {
         apps: impl IntoIterator<Item = Managed>,
         store: Arc<dyn Store>,
         clock: Clock,
+        metrics: &Metrics,
     ) -> Self {
         let mut owned = BTreeMap::new();
         for managed in apps {
             let name = managed.name.clone();
-            let app = App::load(managed, Arc::clone(&store), clock).await;
+            let figures = metrics.refreshing(&name);
+            let app = App::load(managed, Arc::clone(&store), clock, figures).await;
             publisher.publish(&name, app.view(clock.now()));
             owned.insert(name, app);
         }

@@ -1,5 +1,15 @@
 //! What the program tells about itself: log lines and figures, and never a secret.
 
+mod facts;
+mod handles;
+mod instruments;
 mod log;
+mod metrics;
 
-pub use self::log::{init, subscriber};
+pub use self::{
+    facts::{AppFacts, Facts},
+    handles::{Method, Refreshing, Requests, Watching},
+    instruments::{Gauge, Histogram},
+    log::{init, subscriber},
+    metrics::Metrics,
+};

@@ -242,16 +242,16 @@ async fn the_owner_counts_as_stuck_after_a_minute_without_a_turn() {
 #[tokio::test(start_paused = true)]
 async fn a_token_counts_as_published_when_its_generation_came_and_not_when_more_is_said_of_it() {
     let (tokens, publisher) = pair();
-    let published = || tokens.view(&shop()).current.unwrap().published_at;
+    let seen = || tokens.view(&shop()).current.unwrap().published_at;
     let first = tokens.now().boot;
     publisher.publish(&shop(), alive(tokens.now(), 1));
-    assert_eq!(published(), first);
+    assert_eq!(seen(), first);
     advance(Duration::from_secs(5)).await;
     let mut dead = alive(tokens.now(), 1);
     dead.current.as_mut().unwrap().dead = true;
     publisher.publish(&shop(), dead);
-    assert_eq!(published(), first, "the same token");
+    assert_eq!(seen(), first, "the same token");
     advance(Duration::from_secs(5)).await;
     publisher.publish(&shop(), alive(tokens.now(), 2));
-    assert_eq!(published(), first + Duration::from_secs(10));
+    assert_eq!(seen(), first + Duration::from_secs(10));
 }

@@ -576,7 +576,7 @@ async fn an_address_in_use_is_refused_by_name() {
     let mut settings = settings();
     settings.listen = Listen::Tcp(address.to_owned());
     let access = server.access.subscribe();
-    let second = Server::bind(&settings, server.tokens.clone(), access).await;
+    let second = Server::bind(&settings, server.tokens.clone(), access, &server.metrics).await;
     let error = second.unwrap_err();
     assert!(matches!(error, BindError::InUse(_)));
     assert!(error.to_string().contains(address), "{error}");

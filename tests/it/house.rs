@@ -66,6 +66,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("tonic", &["grpc", "pb", "cli"]),
     ("prost", &["grpc", "pb", "cli"]),
     ("hyper", &["grpc", "sandbox"]),
+    ("prometheus_client", &["telemetry"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "cli"]),
     ("toml", &["config"]),

@@ -14,6 +14,7 @@ use wxtokend::{
     },
     grpc::Server,
     pb::token_service_client::TokenServiceClient,
+    telemetry::Metrics,
     tokens::{self, Current, Publisher, Tokens, View},
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Running {
     pub(crate) url: String,
     pub(crate) tokens: Tokens,
     pub(crate) publisher: Publisher,
+    pub(crate) metrics: Metrics,
     pub(crate) access: watch::Sender<Arc<Access>>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
@@ -60,13 +62,15 @@ pub(crate) async fn serve_with(
     let apps = apps.map(|(name, appid)| (app(name), appid.to_owned()));
     let (tokens, publisher) = tokens::channel(apps, Clock::SYSTEM);
     let (access, reader) = watch::channel(Arc::new(Access::new(consumers)));
-    let server = Server::bind(&settings, tokens.clone(), reader).await;
+    let metrics = Metrics::new();
+    let server = Server::bind(&settings, tokens.clone(), reader, &metrics).await;
     let server = server.unwrap();
     let stop = CancellationToken::new();
     Running {
         url: server.local_url().to_owned(),
         tokens,
         publisher,
+        metrics,
         access,
         stop: stop.clone(),
         serving: tokio::spawn(server.serve(stop, limit)),

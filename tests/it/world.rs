@@ -23,6 +23,7 @@ use wxtokend::{
     refresher::{Managed, Refresher},
     sandbox::{Call, Credentials, Delivery, Model, Pool, Reply, Settings},
     store::{Store, StoreError},
+    telemetry::Metrics,
     tokens::{self, Tokens},
     upstream::{FetchError, Upstream, read_fetch, read_look},
 };
@@ -37,6 +38,7 @@ pub(crate) struct World {
     pub(crate) model: Arc<Mutex<Model>>,
     pub(crate) disk: Arc<Disk>,
     pub(crate) apps: Vec<AppUnderTest>,
+    pub(crate) metrics: Metrics,
     server: Option<Server>,
 }
 
@@ -98,6 +100,7 @@ impl World {
             model: Arc::new(Mutex::new(Model::new(settings, seed))),
             disk: Arc::new(Disk::default()),
             apps,
+            metrics: Metrics::new(),
             server: None,
         }
     }
@@ -122,7 +125,8 @@ impl World {
             }),
         });
         let disk: Arc<dyn Store> = Arc::<Disk>::clone(&self.disk);
-        let refresher = Refresher::new(publisher, managed, disk, self.clock).await;
+        let refresher = Refresher::new(publisher, managed, disk, self.clock, &self.metrics);
+        let refresher = refresher.await;
         let stop = CancellationToken::new();
         let task = tokio::spawn(refresher.run(stop.clone(), Arc::default()));
         self.server = Some(Server { tokens, stop, task });

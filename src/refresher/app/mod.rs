@@ -23,6 +23,7 @@ use crate::{
         slot::{Looked, Rotation, Start},
     },
     store::{Store, StoreError},
+    telemetry::Refreshing,
     tokens::{Current, Publisher, View},
     upstream::Upstream,
 };
@@ -68,10 +69,16 @@ pub(super) struct App {
     trouble: Option<Arc<Trouble>>,
     /// The errcode that the last look got instead of a verdict.
     blur: Option<i64>,
+    figures: Refreshing,
 }
 
 impl App {
-    pub(super) async fn load(managed: Managed, store: Arc<dyn Store>, clock: Clock) -> Self {
+    pub(super) async fn load(
+        managed: Managed,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        figures: Refreshing,
+    ) -> Self {
         let Managed {
             name,
             appid,
@@ -111,6 +118,7 @@ impl App {
             withheld: false,
             trouble: None,
             blur: None,
+            figures,
         }
     }
 
@@ -230,9 +238,11 @@ impl App {
             self.warn_about_the_store(error);
         }
         let blocked = self.slot.blocked();
+        let took = now.boot.since(sent.boot);
         let heard = match result {
             Ok(fetched) => {
                 let rotation = self.slot.fetched(fetched, sent, now);
+                self.figures.answered(rotation.is_some(), took);
                 self.stop_secret_poll();
                 match self.on_rotation(rotation.as_ref(), now) {
                     Heard::Nothing if blocked => Heard::Learned,
@@ -241,6 +251,7 @@ impl App {
             }
             Err(trouble) => {
                 let heard = heard_of(&trouble);
+                self.figures.failed(&trouble, took);
                 self.poll_secret_after(&trouble, secret, events);
                 self.slot.failed(trouble, sent, now, fastrand::f64());
                 heard
@@ -262,6 +273,7 @@ impl App {
             return Heard::Nothing;
         };
         if *foreign {
+            self.figures.foreign_rotation();
             warn!(
                 app = %self.name,
                 "the token ended before its time, so somebody else probably fetched one for this appid: look for a second server, a test environment or a colleague with the debugging tool"

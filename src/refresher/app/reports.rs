@@ -38,6 +38,7 @@ impl App {
             return self.waiting.push(waiting);
         }
         let verdict = self.slot.reported(&waiting.report, waiting.since, now);
+        self.figures.judged(&verdict);
         match self.answer(verdict, &waiting.report, now) {
             None => self.waiting.push(waiting),
             // The caller may have hung up.
