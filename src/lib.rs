@@ -9,7 +9,7 @@
 //! ```text
 //!    WeChat ── upstream/ ──┐                                 ┌── grpc/ ── programs, sidecars
 //!    (or sandbox/)         │                                 │
-//!                      refresher/ ── Publisher ══ Tokens ────┘
+//!                      refresher/ ── Publisher ══ Tokens ────┴── admin/ ── Prometheus, probes, people
 //!    memory, file ─ store/ ┘  ▲        (tokens/)
 //!                             │
 //!                     domain/slot/
@@ -36,6 +36,7 @@
 //! | HTTP/2, limits, age of connections | `grpc/greeting.rs`, `grpc/connection.rs` |
 //! | counting calls | `grpc/measure.rs` |
 //! | a metric's name | `telemetry/metrics.rs`; states read at a scrape: `telemetry/facts.rs`; what to count with: `telemetry/handles.rs` |
+//! | what a probe says | `admin/probes.rs`, the same truth as `grpc/health.rs`, from `tokens/mod.rs` |
 //! | what a setting means | `config/raw.rs` |
 //! | the order of start and stop | `app/mod.rs` |
 //! | a WeChat to test with | `sandbox/` |
@@ -57,6 +58,7 @@
 //! - *trouble*: why there is no newer token. *remedy*: how to go on.
 //! - *reader*: whoever gets tokens from us. *owner*: the task that has them.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;

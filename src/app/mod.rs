@@ -2,8 +2,9 @@
 //!
 //! The order of a stop: the server counts as not ready; no new fetch starts, one that was sent is
 //! awaited, published and saved; every stream says `DRAINING`; calls finish; what is left is cut. Ten
-//! seconds in all, whatever peers do.
+//! seconds in all, whatever peers do. Metrics and probes answer until the end.
 
+mod admin;
 mod signals;
 mod simulated;
 
@@ -13,9 +14,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use admin::Admin;
 use anyhow::{Context, bail};
 use signals::{Signals, Wish};
-pub use simulated::{serve_sandbox, simulate};
+pub use simulated::{built_in, serve_sandbox, simulate};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -61,6 +63,9 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         });
     }
     match error.downcast_ref::<BindError>() {
+        Some(_) if error.to_string() == admin::CANNOT => Some(
+            "stop the program that listens there, or set another `admin.listen` (port 0 takes any free one)",
+        ),
         Some(_) => Some(
             "stop the program that listens there, or set another `grpc.listen` (port 0 takes any free one)",
         ),
@@ -88,12 +93,13 @@ async fn serve_until_stopped(
     let metrics = Metrics::new();
     let (access, is_access) = watch::channel(Arc::new(read_access(&config.consumers)?));
 
-    let server = grpc::Server::bind(&config.grpc, tokens, is_access, &metrics).await;
+    let server = grpc::Server::bind(&config.grpc, tokens.clone(), is_access, &metrics).await;
     let server = server.context("cannot serve gRPC")?;
     let apps = managed(config.apps, &config.upstream)?;
     let refresher = Refresher::new(publisher, apps, store, clock, &metrics).await;
 
     let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let admin = Admin::start(config.admin.as_ref(), tokens, metrics, stop.clone()).await?;
     announce("grpc", server.local_url())?;
     when_ready(server.local_url())?;
     let owner = tokio::spawn(refresher.run(stop.clone(), Arc::clone(&nudge)));
@@ -106,7 +112,9 @@ async fn serve_until_stopped(
         }
         nudge.notify_one();
     };
-    wait(&mut signals, reload, owner, server, stop).await
+    let ended = wait(&mut signals, reload, owner, server, stop).await;
+    admin.end().await;
+    ended
 }
 
 /// Until a signal says stop, or the owner ends by itself, which it must not.

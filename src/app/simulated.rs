@@ -13,7 +13,7 @@ use tokio::net;
 
 use super::{announce, serve_until_stopped, wall_time};
 use crate::{
-    config::{App, Config, Listen, SecretSource, Store},
+    config::{App, Config, Listen, Problems, SecretSource, Store},
     domain::Secret,
     sandbox::{Credentials, Model, Settings, Shell},
 };
@@ -34,16 +34,16 @@ const BUILT_IN: &str = r#"
 /// The life of a token at the built-in WeChat.
 const LIFE: Duration = Duration::from_mins(2);
 
-const NEVER_WRITTEN: &str = "the built-in configuration is valid";
+/// Where a server listens if nobody says otherwise.
+const STANDARD: &str = "127.0.0.1:50051";
 
-/// Runs a server whose WeChat is simulated. Without `config` it has one app called `sandbox`; with
-/// one it has that one's apps, with their secrets, but keeps nothing on disk.
+/// Runs a server whose WeChat is simulated, with the apps of `config` and their secrets. It keeps
+/// nothing on disk.
 ///
 /// # Errors
 ///
 /// Those of [`super::serve`], and a secret that cannot be read.
-pub async fn serve_sandbox(config: Option<Config>) -> anyhow::Result<()> {
-    let mut config = config.map_or_else(built_in, Ok)?;
+pub async fn serve_sandbox(mut config: Config) -> anyhow::Result<()> {
     let settings = Settings {
         accounts: config.apps.iter().map(account).collect::<Result<_, _>>()?,
         life: LIFE,
@@ -93,13 +93,12 @@ fn start(listener: net::TcpListener, settings: Settings) -> anyhow::Result<Shell
     Ok(Shell::start(listener, model, Arc::new(clock))?)
 }
 
-fn built_in() -> anyhow::Result<Config> {
-    let none: [(String, String); 0] = [];
-    let mut config = Config::parse(BUILT_IN, "built-in", none)
-        .map_err(|problems| anyhow::Error::msg(problems.to_string()))
-        .context(NEVER_WRITTEN)?;
-    let taken = TcpListener::bind("127.0.0.1:50051").is_err();
-    if taken {
+/// A configuration for [`serve_sandbox`] when there is none: one app called `sandbox`. Those of
+/// `variables` whose name starts with `WXTOKEND__` are laid over it.
+pub fn built_in(variables: impl IntoIterator<Item = (String, String)>) -> Result<Config, Problems> {
+    let mut config = Config::parse(BUILT_IN, "built-in", variables)?;
+    let standard = Listen::Tcp(STANDARD.into());
+    if config.grpc.listen == standard && TcpListener::bind(STANDARD).is_err() {
         config.grpc.listen = Listen::Tcp("127.0.0.1:0".into());
     }
     let secret = Secret::new(Credentials::default().secret);

@@ -17,7 +17,7 @@ use simulate::Simulate;
 
 use crate::{
     app,
-    config::{Config, Log},
+    config::{Config, environment},
     telemetry,
 };
 
@@ -182,12 +182,16 @@ impl Arguments {
 
 impl Serve {
     fn run(self) -> Result<(), Failure> {
-        let config = self.config.map(|path| load(&path)).transpose()?;
-        let log = config.as_ref().map_or(Log::Text, |config| config.log);
-        telemetry::init(log);
-        let served = match (config, self.sandbox) {
-            (Some(config), false) => block_on_app(app::serve(config)),
-            (config, _) => block_on_app(app::serve_sandbox(config)),
+        let config = match self.config {
+            Some(path) => load(&path)?,
+            // clap lets nothing else through than `--sandbox`.
+            None => app::built_in(environment()).map_err(|wrong| Failure::configuration(&wrong))?,
+        };
+        telemetry::init(config.log);
+        let served = if self.sandbox {
+            block_on_app(app::serve_sandbox(config))
+        } else {
+            block_on_app(app::serve(config))
         };
         served.map_err(Failure::from)
     }

@@ -34,6 +34,8 @@ use section::Section;
 pub struct Config {
     /// The gRPC listener.
     pub grpc: Grpc,
+    /// The listener for metrics and probes, if there is one.
+    pub admin: Option<Admin>,
     /// Where tokens survive.
     pub store: Store,
     /// How WeChat is reached.
@@ -111,6 +113,21 @@ impl Default for Grpc {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             first_bytes_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: Listen,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp("127.0.0.1:9090".into()),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    App, Config, Consumer, Grpc, Log, Store, Upstream,
+    Admin, App, Config, Consumer, Grpc, Listen, Log, Store, Upstream,
     addresses::{base_url, listen, proxy},
     margins,
     names::{Names, Seen, appid, label, name},
@@ -30,6 +30,14 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn config(root: &Section<'_>) -> Config {
     planned(root);
     let grpc = root.table("grpc", grpc);
+    // Without this table the listener is off.
+    let admin = root.has("admin").then(|| root.table("admin", admin));
+    if admin
+        .as_ref()
+        .is_some_and(|admin| meet(&admin.listen, &grpc.listen))
+    {
+        root.wrong("admin", "must listen elsewhere than `grpc` does");
+    }
     let store = root.table("store", store);
     let upstream = root.table("upstream", upstream);
     let standard = Policy {
@@ -47,6 +55,7 @@ pub(super) fn config(root: &Section<'_>) -> Config {
     // What is left out here has been reported.
     Config {
         grpc,
+        admin,
         store,
         upstream,
         log,
@@ -57,9 +66,7 @@ pub(super) fn config(root: &Section<'_>) -> Config {
 
 /// What the contract has and this version has not.
 fn planned(root: &Section<'_>) {
-    for listener in ["http", "admin"] {
-        root.refuse(listener, "is not available in this version");
-    }
+    root.refuse("http", "is not available in this version");
     for sidecar in ["agent", "output"] {
         let text = "belongs in the file of a sidecar, which this version does not have";
         root.refuse(sidecar, text);
@@ -110,6 +117,22 @@ fn grpc(table: &Section<'_>) -> Grpc {
             )
             .unwrap_or(default.first_bytes_timeout),
     }
+}
+
+/// `[admin]`: the listener for `/metrics`, `/livez` and `/readyz`. It asks nobody for a key: there is no
+/// secret to read and nothing to change.
+fn admin(table: &Section<'_>) -> Admin {
+    let default = Admin::default();
+    Admin {
+        // Where to listen, as in `[grpc]`. Default `127.0.0.1:9090`.
+        listen: table.get("listen", listen).unwrap_or(default.listen),
+    }
+}
+
+/// Whether two listeners cannot both have what they ask for.
+fn meet(one: &Listen, other: &Listen) -> bool {
+    let any_port = |at: &Listen| matches!(at, Listen::Tcp(address) if address.ends_with(":0"));
+    one == other && !any_port(one)
 }
 
 /// `[store]`: where tokens survive a restart.

@@ -38,8 +38,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["config", "domain", "listener", "pb", "telemetry", "tokens"],
     ),
     (
+        "admin",
+        &["config", "domain", "listener", "telemetry", "tokens"],
+    ),
+    (
         "app",
         &[
+            "admin",
             "clock",
             "config",
             "domain",
@@ -65,7 +70,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("reqwest", &["upstream"]),
     ("tonic", &["grpc", "pb", "cli"]),
     ("prost", &["grpc", "pb", "cli"]),
-    ("hyper", &["grpc", "sandbox"]),
+    ("hyper", &["admin", "grpc", "sandbox"]),
+    ("axum", &["admin"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "cli"]),
@@ -74,6 +80,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     (
         "tokio",
         &[
+            "admin",
             "app",
             "cli",
             "clock",
