@@ -352,7 +352,7 @@ async fn a_passed_deadline_is_called_by_its_name() {
     );
 }
 
-fn limited<T>(message: T, limit: &'static str) -> Request<T> {
+pub(crate) fn limited<T>(message: T, limit: &'static str) -> Request<T> {
     let mut request = Request::new(message);
     let limit = limit.parse().unwrap();
     request.metadata_mut().insert("grpc-timeout", limit);
@@ -360,7 +360,7 @@ fn limited<T>(message: T, limit: &'static str) -> Request<T> {
 }
 
 /// A client that sends its deadline and does not count it: tonic's gives up by itself.
-async fn patient_client(
+pub(crate) async fn patient_client(
     server: &Running,
 ) -> TokenServiceClient<
     impl Service<http::Request<Body>, Response = http::Response<Incoming>, Error = hyper::Error>,
