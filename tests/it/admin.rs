@@ -18,11 +18,12 @@ use wxtokend::{
     admin::Server,
     config::{Admin, Listen},
     domain::{Moment, Remedy},
+    sandbox::{Fault, Kind, Knobs, Settings},
     tokens::View,
 };
 
 use crate::{
-    process::http,
+    process::{Home, Process, WeChat, http},
     served::{Running, app, eventually, failed, serve, within},
 };
 
@@ -380,4 +381,77 @@ async fn it_answers_while_the_server_drains_and_until_its_own_end() {
     let mut rest = Vec::new();
     let closed = within(idle.read_to_end(&mut rest), "connections are cut").await;
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_tells_of_its_drain_until_it_is_gone() {
+    let wechat = WeChat::start(&["shop"], Settings::default()).await;
+    wechat.turn(&Knobs {
+        faults: vec![Fault::new(Kind::Hang)],
+        ..Knobs::default()
+    });
+    let home = Home::new(&wechat.url(), "", &["shop"]).and("[admin]\nlisten = '127.0.0.1:0'\n");
+    let server = home.serve().await;
+    let line = server.process.stdout_line("admin ").await;
+    let url = line.strip_prefix("admin ").unwrap();
+    assert_eq!(http(url, "GET", "/livez", "").await.0, 200);
+    assert_eq!(http(url, "GET", "/readyz", "").await.0, 503);
+    let asked = || async { wechat.counts("shop").stable_fetches > 0 };
+    eventually(asked, "a fetch is under way").await;
+
+    server.process.signal("TERM").await;
+    let drains = || async {
+        let (status, lines) = http(url, "GET", "/readyz?verbose", "").await;
+        status == 503 && lines.contains("[-]shutdown failed")
+    };
+    eventually(drains, "the drain shows").await;
+    let (status, page) = http(url, "GET", "/metrics", "").await;
+    assert_eq!((status, value(&page, "draining")), (200, Some(1.0)));
+    let ended = server.process.end().await;
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let address = url.strip_prefix("http://").unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "nobody is left");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_told_with_the_setting_to_change() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let variables = [
+        ("WXTOKEND__GRPC__LISTEN", "127.0.0.1:0"),
+        ("WXTOKEND__ADMIN__LISTEN", &address),
+    ];
+    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let ended = Process::start(&["serve", "--sandbox"], &variables)
+        .end()
+        .await;
+    assert_eq!(ended.code(), 1, "{ended:?}");
+    for words in [
+        "cannot serve metrics and probes",
+        "another program already does",
+        "set another `admin.listen`",
+    ] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_sandbox_takes_settings_from_the_environment_and_refuses_bad_ones() {
+    let start = |listen: &str| {
+        let variables = [
+            ("WXTOKEND__GRPC__LISTEN", "127.0.0.1:0"),
+            ("WXTOKEND__ADMIN__LISTEN", listen),
+        ];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        Process::start(&["serve", "--sandbox"], &variables)
+    };
+    let sandbox = start("127.0.0.1:0");
+    let line = sandbox.stdout_line("admin ").await;
+    let url = line.strip_prefix("admin ").unwrap();
+    let ready = || async { http(url, "GET", "/readyz", "").await.0 == 200 };
+    eventually(ready, "the sandbox is ready").await;
+    let ended = start("nowhere").end().await;
+    assert_eq!(ended.code(), 64, "{ended:?}");
+    let words = "WXTOKEND__ADMIN__LISTEN: `admin.listen` must be";
+    assert!(ended.stderr.contains(words), "{}", ended.stderr);
 }

@@ -16,7 +16,7 @@ use wxtokend::{
 };
 
 use crate::{
-    process::{Home, Process, Server, WeChat, get, secret_of, stale, token, watch_request},
+    process::{Home, Process, Server, WeChat, get, http, secret_of, stale, token, watch_request},
     raw::{self, Answer, refusing},
     served::Client,
 };
@@ -112,7 +112,7 @@ fn home(base_url: &str, more: &str, format: &str) -> Home {
     home.write("wrong-key", "CANARY-wrong-key");
     let key = home.path("orders").display().to_string();
     home.and(&format!(
-        "[log]\nformat = '{format}'\n[[consumer]]\nname = 'orders'\nkey_file = '{key}'\napps = ['*']\n\
+        "[admin]\nlisten = '127.0.0.1:0'\n[log]\nformat = '{format}'\n[[consumer]]\nname = 'orders'\nkey_file = '{key}'\napps = ['*']\n\
          rights = ['read', 'refresh', 'admin']\n"
     ))
 }
@@ -220,6 +220,20 @@ async fn commands(home: &Home, server: &Server) -> String {
     said
 }
 
+/// What the pages of the admin listener say.
+async fn pages(server: &Server) -> String {
+    let line = server.process.stdout_line("admin ").await;
+    let url = line.strip_prefix("admin ").unwrap();
+    let mut said = String::new();
+    for target in ["/metrics", "/readyz?verbose", "/livez?verbose", "/CANARY"] {
+        let (_, page) = http(url, "GET", target, "").await;
+        said += &page;
+    }
+    assert!(said.contains("app/stable"), "{said}");
+    assert!(said.contains("refreshes_total{app=\"stable\""), "{said}");
+    said
+}
+
 /// Everything that a server and its clients said in a chaotic life.
 async fn said_in_chaos(home: Home) -> String {
     let server = home.serve().await;
@@ -233,6 +247,7 @@ async fn said_in_chaos(home: Home) -> String {
         while let Some(told) = callers.join_next().await {
             said += &told.unwrap();
         }
+        said += &pages(&server).await;
         server.process.signal("HUP").await;
         sleep(Duration::from_millis(100)).await;
     }
