@@ -74,7 +74,7 @@ impl Server {
         access: slot::Receiver<Arc<Access>>,
         metrics: &Metrics,
     ) -> Result<Self, BindError> {
-        let readers = Readers::new(tokens.clone());
+        let readers = Readers::new(&tokens, metrics);
         let (health, health_service) = Health::new(tokens.clone(), readers.clone()).await;
         let door = Door::new(tokens.clone(), access);
         let service = Service::new(door, tokens.clone(), readers);

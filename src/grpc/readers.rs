@@ -2,131 +2,181 @@
 //!
 //! A message counts as pulled when the transport comes back for the next one: a reader that grants no
 //! window holds up its last message, and must not look up to date.
+//!
+//! Every push passes here once per stream, so what is common is done without a lock.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use tracing::debug;
+
 use crate::{
     domain::{AppName, Generation, Moment},
-    tokens::Tokens,
+    telemetry::{Metrics, Watching},
+    tokens::{NoToken, Tokens},
 };
 
 /// The readers of every app.
 #[derive(Clone, Debug)]
-pub(super) struct Readers {
-    audiences: Arc<BTreeMap<AppName, Arc<Audience>>>,
-    tokens: Tokens,
-}
+pub(super) struct Readers(Arc<BTreeMap<AppName, Arc<Audience>>>);
 
 impl Readers {
-    pub(super) fn new(tokens: Tokens) -> Self {
-        let audience = |app: &AppName| (app.clone(), Arc::default());
-        let audiences = Arc::new(tokens.apps().map(audience).collect());
-        Self { audiences, tokens }
+    pub(super) fn new(tokens: &Tokens, metrics: &Metrics) -> Self {
+        let audience = |app: &AppName| {
+            let audience = Audience {
+                app: app.clone(),
+                tokens: tokens.clone(),
+                watching: metrics.watching(app),
+                newest: AtomicU64::default(),
+                count: Mutex::default(),
+            };
+            (app.clone(), Arc::new(audience))
+        };
+        Self(Arc::new(tokens.apps().map(audience).collect()))
     }
 
     /// One more reader of `app`.
-    pub(super) fn join(&self, app: &AppName) -> Arc<Reader> {
-        let audience = self.audiences.get(app).cloned().unwrap_or_default();
-        audience.count().streams += 1;
-        Arc::new(Reader {
+    pub(super) fn join(&self, app: &AppName) -> Result<Arc<Reader>, NoToken> {
+        let audience = self.0.get(app).cloned();
+        let audience = audience.ok_or_else(|| NoToken::UnknownApp(app.to_string()))?;
+        audience.watching.streams.inc();
+        Ok(Arc::new(Reader {
             audience,
-            tokens: self.tokens.clone(),
             handed: AtomicU64::default(),
-            pulled: Mutex::default(),
-        })
+            pulled: AtomicU64::default(),
+            pulled_at: AtomicI64::default(),
+        }))
     }
 
     /// Learns what is in force, which readers that are stuck will never ask for.
     pub(super) fn look(&self) {
-        for (app, audience) in self.audiences.iter() {
-            let view = self.tokens.watch(app);
-            if let Ok(view) = view
-                && let Some(current) = &view.borrow().current
-            {
-                audience
-                    .count()
-                    .published(current.token.generation, current.published_at);
+        for (app, audience) in self.0.iter() {
+            if let Some(current) = audience.tokens.view(app).current {
+                audience.published(current.token.generation, current.published_at);
             }
         }
     }
 }
 
-/// One stream.
+/// One stream. Only the task that runs it changes it.
 #[derive(Debug)]
 pub(super) struct Reader {
     audience: Arc<Audience>,
-    tokens: Tokens,
     handed: AtomicU64,
-    pulled: Mutex<Option<Pulled>>,
-}
-
-/// What a reader has for certain, and since when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pulled {
-    generation: Generation,
-    at: Moment,
+    /// The generation that it has for certain, 0 for none; and since when.
+    pulled: AtomicU64,
+    pulled_at: AtomicI64,
 }
 
 impl Reader {
+    /// What it reads.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.audience.tokens
+    }
+
     /// A message with the token of `generation` is about to be handed to the transport.
     pub(super) fn hand(&self, generation: Generation, published_at: Moment) {
-        self.audience.count().published(generation, published_at);
-        self.handed.store(generation.0, Ordering::Relaxed);
+        self.audience.published(generation, published_at);
+        self.handed.store(generation.0, Relaxed);
     }
 
     /// The transport has taken what it was handed.
     pub(super) fn took(&self) {
-        let generation = Generation(self.handed.load(Ordering::Relaxed));
-        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = pulled.map(|pulled| pulled.generation);
-        if generation == Generation::default() || before == Some(generation) {
+        let (handed, before) = (self.handed.load(Relaxed), self.pulled());
+        let after = held(handed);
+        if after.is_none() || before == after {
             return;
         }
-        let at = self.tokens.now().boot;
-        *pulled = Some(Pulled { generation, at });
-        self.audience.moved(before, Some(generation), at);
+        let now = self.audience.tokens.now().boot;
+        self.pulled_at.store(now.as_millis(), Relaxed);
+        self.pulled.store(handed, Relaxed);
+        self.audience.moved(before, after, now);
     }
+
+    fn pulled(&self) -> Option<Generation> {
+        held(self.pulled.load(Relaxed))
+    }
+}
+
+fn held(generation: u64) -> Option<Generation> {
+    (generation > 0).then_some(Generation(generation))
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let pulled = self
-            .pulled
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        let before = pulled.map(|pulled| pulled.generation);
-        self.audience.moved(before, None, self.tokens.now().boot);
-        self.audience.count().streams -= 1;
+        let audience = &self.audience;
+        audience.watching.streams.dec();
+        let Some(pulled) = self.pulled() else {
+            return;
+        };
+        let now = audience.tokens.now().boot;
+        let newest = audience.newest.load(Relaxed);
+        if pulled.0 < newest {
+            let since = now.since(Moment::from_millis(self.pulled_at.load(Relaxed)));
+            debug!(
+                app = %audience.app,
+                generation = pulled.0,
+                newest,
+                since_s = since.as_secs(),
+                "a stream ended whose reader had not taken the newest token",
+            );
+        }
+        audience.moved(Some(pulled), None, now);
     }
 }
 
 /// The readers of one app.
-#[derive(Debug, Default)]
-struct Audience(Mutex<Count>);
+#[derive(Debug)]
+struct Audience {
+    app: AppName,
+    tokens: Tokens,
+    watching: Watching,
+    /// That of `count`, for those who have nothing to tell.
+    newest: AtomicU64,
+    count: Mutex<Count>,
+}
 
 impl Audience {
     fn count(&self) -> MutexGuard<'_, Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn published(&self, generation: Generation, at: Moment) {
+        if self.newest.load(Relaxed) >= generation.0 {
+            return;
+        }
+        let mut count = self.count();
+        count.published(generation, at);
+        self.newest.store(count.newest.0, Relaxed);
+        self.show(&count);
     }
 
     fn moved(&self, before: Option<Generation>, after: Option<Generation>, now: Moment) {
-        let delivered = self.count().moved(before, after, now);
-        let _ = delivered; // METRICS
+        let mut count = self.count();
+        let delivered = count.moved(before, after, now);
+        self.show(&count);
+        drop(count);
+        if let Some(took) = delivered {
+            self.watching.delivery.observe(took);
+        }
+    }
+
+    fn show(&self, count: &Count) {
+        self.watching
+            .behind
+            .set(count.behind.try_into().unwrap_or(i64::MAX));
     }
 }
 
-/// What there is to know about all of them. Who holds an older token than the newest is behind; who
-/// holds none yet is not behind but new.
+/// Who holds an older token than the newest is behind; who holds none yet is not behind but new.
 #[derive(Debug, Default)]
 struct Count {
-    streams: usize,
     holders: usize,
     behind: usize,
     newest: Generation,
@@ -142,8 +192,8 @@ impl Count {
         }
     }
 
-    /// A reader went from `before` to `after`, `None` for nothing; how long the newest token was on its way if that
-    /// reader was the last.
+    /// A reader went from `before` to `after`, `None` for nothing. How long the newest token was on its
+    /// way, if that reader was the last.
     fn moved(
         &mut self,
         before: Option<Generation>,
@@ -155,5 +205,44 @@ impl Count {
         self.holders = self.holders + usize::from(after.is_some()) - usize::from(before.is_some());
         self.behind = self.behind + usize::from(is) - usize::from(was);
         (was && self.behind == 0).then(|| now.since(self.published_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Moment {
+        Moment::since_boot(Duration::from_secs(second))
+    }
+
+    #[test]
+    fn a_delivery_lasts_until_the_last_reader_has_the_newest_or_is_gone() {
+        let [one, two, three] = [1, 2, 3].map(|n| Some(Generation(n)));
+        let mut count = Count::default();
+        count.published(Generation(1), at(0));
+        for _ in 0..3 {
+            assert_eq!(count.moved(None, one, at(1)), None, "new, not behind");
+        }
+        count.published(Generation(2), at(10));
+        assert_eq!(count.behind, 3);
+        assert_eq!(count.moved(one, two, at(11)), None);
+        count.published(Generation(3), at(12));
+        assert_eq!(count.behind, 3, "whoever holds the second is behind again");
+        assert_eq!(count.moved(one, three, at(13)), None, "it skipped one");
+        assert_eq!(count.moved(two, three, at(14)), None);
+        let slowest = count.moved(one, None, at(42));
+        assert_eq!(slowest, Some(Duration::from_secs(30)), "it was reset");
+        assert_eq!((count.behind, count.holders), (0, 2));
+        assert_eq!(count.moved(three, None, at(50)), None);
+    }
+
+    #[test]
+    fn an_older_publication_changes_nothing() {
+        let mut count = Count::default();
+        count.published(Generation(2), at(1));
+        count.moved(None, Some(Generation(2)), at(2));
+        count.published(Generation(1), at(3));
+        assert_eq!((count.behind, count.newest), (0, Generation(2)));
     }
 }

@@ -69,8 +69,8 @@ impl TokenService for Service {
         request: Request<pb::WatchTokenRequest>,
     ) -> Result<Response<TokenStream>, Status> {
         let app = self.door.admit(&request)?;
-        let reader = self.readers.join(&app);
-        let watch = Watch::new(self.tokens.clone(), &app, request, Arc::clone(&reader))?;
+        let reader = self.readers.join(&app)?;
+        let watch = Watch::new(&app, request, Arc::clone(&reader))?;
         let mut response = Response::new(watch.into_stream());
         // The body tells it what the transport takes.
         response.extensions_mut().insert(reader);

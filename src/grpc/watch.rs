@@ -24,7 +24,7 @@ use super::{connection::Connection, readers::Reader, wire};
 use crate::{
     domain::{AppName, Generation, Moment},
     pb::{Cause, WatchTokenRequest, WatchTokenResponse},
-    tokens::{FIRST_OUTCOME, Issued, NoToken, Tokens, View},
+    tokens::{FIRST_OUTCOME, Issued, NoToken, View},
 };
 
 /// Contract: both ends notice a dead path.
@@ -41,7 +41,6 @@ pub(super) struct Watch {
     known: Generation,
     /// The generation that the reader holds, once we know that it holds one of ours.
     held: Option<Generation>,
-    tokens: Tokens,
     view: watch::Receiver<View>,
     connection: CancellationToken,
     reader: Arc<Reader>,
@@ -62,7 +61,6 @@ enum Event {
 
 impl Watch {
     pub(super) fn new(
-        tokens: Tokens,
         app: &AppName,
         request: Request<WatchTokenRequest>,
         reader: Arc<Reader>,
@@ -75,8 +73,7 @@ impl Watch {
             app_id: request.app_id,
             known: Generation(request.known_generation),
             held: None,
-            view: tokens.watch(app)?,
-            tokens,
+            view: reader.tokens().watch(app)?,
             connection: connection.unwrap_or_default(),
             reader,
             beat,
@@ -105,7 +102,7 @@ impl Watch {
     async fn next(&mut self) -> Result<WatchTokenResponse, NoToken> {
         let mut beat = false;
         while !self.over {
-            let now = self.tokens.now().boot;
+            let now = self.reader.tokens().now().boot;
             let wake_in = match self.look() {
                 Ok(issued) => {
                     self.give_up = None;
@@ -133,7 +130,7 @@ impl Watch {
     }
 
     fn look(&mut self) -> Result<Issued, NoToken> {
-        self.tokens.answer(&self.view.borrow_and_update())
+        self.reader.tokens().answer(&self.view.borrow_and_update())
     }
 
     /// Why the reader should hear of the token in force, if it should.
@@ -241,7 +238,8 @@ mod tests {
         domain::{Now, Secret, Token},
         grpc::readers::Readers,
         pb,
-        tokens::{Current, Publisher, channel},
+        telemetry::Metrics,
+        tokens::{Current, Publisher, Tokens, channel},
     };
 
     /// No socket is near, so time may jump.
@@ -315,8 +313,9 @@ mod tests {
             let origin =
                 Connection::new(crate::domain::access::Peer::Unix, self.connection.clone());
             request.extensions_mut().insert(origin);
-            let reader = Readers::new(self.tokens.clone()).join(&shop());
-            let watch = Watch::new(self.tokens.clone(), &shop(), request, reader);
+            let readers = Readers::new(&self.tokens, &Metrics::new());
+            let reader = readers.join(&shop()).unwrap();
+            let watch = Watch::new(&shop(), request, reader);
             watch.unwrap().into_stream()
         }
     }
