@@ -51,6 +51,13 @@ def main():
         *(str(container[f"{probe}Probe"]["grpc"]["port"]) for probe in ("startup", "liveness", "readiness")),
         found(r"^EXPOSE (\d+)", dockerfile),
     )
+    same(
+        "port of metrics (wxtokend.toml, container, annotation, Dockerfile)",
+        config["admin"]["listen"].rpartition(":")[2],
+        str(container["ports"][1]["containerPort"]),
+        pod["metadata"]["annotations"]["prometheus.io/port"],
+        found(r"^EXPOSE \d+ (\d+)", dockerfile),
+    )
     same("user (pod, Dockerfile)", str(pod["spec"]["securityContext"]["runAsUser"]), found(r"^USER (\d+)", dockerfile))
     same("arguments (Dockerfile, pod)", yaml.safe_load(found(r"^CMD (.*)", dockerfile)), container["args"])
     same("replicas", 1, stateful["spec"]["replicas"])

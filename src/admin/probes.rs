@@ -100,9 +100,9 @@ fn one_line(text: &str) -> String {
     clean.chain(['\n']).collect()
 }
 
-fn conclude(probe: &str, passed: bool, mut lines: String) -> Probe {
+fn conclude(probe: &str, passed: bool, lines: String) -> Probe {
     let verdict = if passed { "passed" } else { "failed" };
-    lines += &format!("{probe} check {verdict}\n");
+    let lines = lines + probe + " check " + verdict + "\n";
     Probe { passed, lines }
 }
 

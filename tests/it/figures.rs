@@ -158,8 +158,8 @@ async fn counting_a_call_costs_next_to_nothing() {
     let requests = metrics.requests();
     let began = Instant::now();
     for _ in 0..CALLS {
-        let (requests, begun) = (requests.clone(), Instant::now());
-        requests.ended(wxtokend::telemetry::Method::GetToken, 0, begun.elapsed());
+        let (requests, call) = (requests.clone(), Instant::now());
+        requests.ended(wxtokend::telemetry::Method::GetToken, 0, call.elapsed());
     }
     let each = began.elapsed() / CALLS;
     println!("counting a call, with its two looks at the clock: {each:?}");
