@@ -1,6 +1,6 @@
 //! What is counted, by whom and how often: calls at the edge, refreshes and reports at the owner.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tonic::{Code, transport::Endpoint};
@@ -10,7 +10,7 @@ use wxtokend::{
         report::{Stale, StaleReport},
     },
     pb::WatchTokenRequest,
-    sandbox::{Fault, Kind, Knobs, Settings},
+    sandbox::{Fault, Kind, Knobs, Outage, Settings},
     telemetry::{Facts, Metrics},
 };
 
@@ -299,4 +299,39 @@ async fn somebody_elses_fetch_is_counted() {
     sleep(Duration::from_mins(2)).await;
     let one = expected(&[("foreign_rotations_total{app=\"shop\"}", 1)]);
     assert_eq!(counted(&world.metrics, &["foreign_rotations_total"]), one);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_see_a_failing_store_an_open_outcome_and_what_is_left_of_the_budget() {
+    fastrand::seed(1);
+    let (world, app) = world(Mode::Classic, Duration::from_mins(1)).await;
+    let view = || world.tokens().view(&app);
+    let left = || view().allowance.left(world.now().wall);
+    let whole = Policy::default().daily_replacements;
+    assert!(view().unsaved.is_none() && !view().suspect && left() == whole);
+
+    world.disk.broken.store(true, Ordering::Relaxed);
+    let outage = |outage| Knobs {
+        outage: Some(outage),
+        ..Knobs::default()
+    };
+    // The next fetch is due after half of a life: its note cannot be written, its answer is lost.
+    sleep(Duration::from_mins(59)).await;
+    world
+        .model()
+        .turn(world.at(), &outage(Outage::Cut))
+        .unwrap();
+    sleep(Duration::from_mins(2)).await;
+    let why = view().unsaved.expect("the disk is broken");
+    assert!(why.starts_with("the disk cannot be written: "), "{why}");
+    assert!(view().suspect);
+
+    world.disk.broken.store(false, Ordering::Relaxed);
+    world
+        .model()
+        .turn(world.at(), &outage(Outage::None))
+        .unwrap();
+    sleep(Duration::from_mins(2)).await;
+    assert!(view().unsaved.is_none() && !view().suspect);
+    assert_eq!(left(), whole - 1, "the recovery was a replacement");
 }
