@@ -128,9 +128,9 @@ impl Server {
 async fn accept(mut listener: Listener, seats: Seats, host: &Arc<Host>, connections: &TaskTracker) {
     loop {
         // Taken before accepting: who finds no seat waits in the kernel's queue.
-        let seat = seats.take().await;
+        let seat = seats.free().await;
         let (socket, peer) = listener.accept().await;
-        connections.spawn(Arc::clone(host).serve(socket, peer, seat));
+        connections.spawn(Arc::clone(host).serve(socket, peer, seat.take()));
     }
 }
 

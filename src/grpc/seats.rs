@@ -21,12 +21,29 @@ impl Seats {
     }
 
     /// Waits for a free one.
-    pub(super) async fn take(&self) -> Seat {
+    pub(super) async fn free(&self) -> Free {
         let permit = Arc::clone(&self.free).acquire_owned().await;
+        Free {
+            permit: permit.expect("nobody closes it"),
+            taken: self.taken.clone(),
+        }
+    }
+}
+
+/// Kept for whoever comes next.
+#[derive(Debug)]
+pub(super) struct Free {
+    permit: OwnedSemaphorePermit,
+    taken: Gauge,
+}
+
+impl Free {
+    /// Somebody came.
+    pub(super) fn take(self) -> Seat {
         self.taken.inc();
         Seat {
-            _permit: permit.expect("nobody closes it"),
-            taken: self.taken.clone(),
+            _permit: self.permit,
+            taken: self.taken,
         }
     }
 }

@@ -134,6 +134,7 @@ async fn a_stream_is_counted_at_its_end_and_a_call_that_was_cut_as_cancelled() {
     let cut = ("method=\"GetToken\",code=\"CANCELLED\"", 1);
     calls_become(&server, &[cancelled, cut]).await;
 
+    server.stop.cancel();
     server.publisher.drain();
     while let Ok(Some(_)) = drained.message().await {}
     let said = ("method=\"WatchToken\",code=\"UNAVAILABLE\"", 1);
