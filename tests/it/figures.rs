@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tonic::{Code, transport::Endpoint};
 use wxtokend::{
     domain::{
