@@ -7,7 +7,6 @@ use std::{
     thread,
 };
 
-use pb::token_service_server::{TokenService, TokenServiceServer};
 use prost::Message;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::{
@@ -15,31 +14,10 @@ use tokio_stream::{
     wrappers::{TcpListenerStream, WatchStream},
 };
 use tonic::{Request, Response, Status, transport::Server};
-
-mod pb {
-    #![allow(
-        clippy::pedantic,
-        clippy::allow_attributes_without_reason,
-        missing_docs,
-        unreachable_pub,
-        unused_qualifications,
-        dead_code,
-        reason = "generated; most of it is not measured"
-    )]
-    tonic::include_proto!("wxtokend.v1");
-
-    // A redacting `Debug` is asked for by the generated code.
-    macro_rules! opaque {
-        ($($message:ty),*) => {$(
-            impl std::fmt::Debug for $message {
-                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str(stringify!($message))
-                }
-            }
-        )*};
-    }
-    opaque!(Token, ForceRefreshRequest);
-}
+use wxtokend::pb::{
+    self,
+    token_service_server::{TokenService, TokenServiceServer},
+};
 
 /// Serves the token of `WXTOKEND_BENCH_REPLY`, a `GetTokenResponse` in hexadecimal; each line on
 /// stdin pushes it to all streams.

@@ -183,7 +183,11 @@ fn read_access(consumers: &[config::Consumer]) -> anyhow::Result<Access> {
         let key = consumer.key.read();
         let key = key.with_context(|| format!("consumer `{name}` has no key"))?;
         let grant = consumer.grant.clone();
-        Ok(Consumer { name, key, grant })
+        Ok(Consumer {
+            name,
+            key,
+            grant: Arc::new(grant),
+        })
     };
     let consumers: anyhow::Result<_> = consumers.iter().map(read).collect();
     Ok(Access::new(consumers?))

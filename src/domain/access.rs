@@ -3,7 +3,7 @@
 //! Without consumers, programs on this machine may do everything and others nothing. With consumers,
 //! a caller is who its key says; only a unix socket, which the file system guards, needs none.
 
-use std::{collections::BTreeSet, hint::black_box};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 use super::{AppName, Secret};
 
@@ -66,14 +66,14 @@ pub struct Consumer {
     /// What it shows to prove who it is.
     pub key: Secret,
     /// What it may do.
-    pub grant: Grant,
+    pub grant: Arc<Grant>,
 }
 
 /// Everybody who may ask.
 #[derive(Debug)]
 pub struct Access {
     consumers: Vec<Consumer>,
-    everything: Grant,
+    everything: Arc<Grant>,
 }
 
 /// The credential is missing or wrong.
@@ -93,7 +93,7 @@ pub enum Stranger {
 impl Access {
     /// Lets `consumers` in, or this machine if there are none.
     pub fn new(consumers: Vec<Consumer>) -> Self {
-        let everything = Grant::all();
+        let everything = Arc::new(Grant::all());
         Self {
             consumers,
             everything,
@@ -101,7 +101,7 @@ impl Access {
     }
 
     /// What the caller may do.
-    pub fn identify(&self, peer: Peer, key: Option<&str>) -> Result<&Grant, Stranger> {
+    pub fn identify(&self, peer: Peer, key: Option<&str>) -> Result<&Arc<Grant>, Stranger> {
         match (key, peer) {
             (_, Peer::Unix | Peer::Loopback) if self.consumers.is_empty() => Ok(&self.everything),
             (_, Peer::Remote) if self.consumers.is_empty() => Err(Stranger::Remote),
@@ -112,7 +112,7 @@ impl Access {
     }
 
     /// Compares with every key, so that the time taken tells nothing about where they differ.
-    fn with_key(&self, key: &str) -> Option<&Grant> {
+    fn with_key(&self, key: &str) -> Option<&Arc<Grant>> {
         let mut found = None;
         for consumer in &self.consumers {
             if same(consumer.key.expose().as_bytes(), key.as_bytes()) {
@@ -139,20 +139,23 @@ mod tests {
         Consumer {
             name: "orders".into(),
             key: Secret::new("key-of-orders"),
-            grant: Grant {
+            grant: Arc::new(Grant {
                 apps: Some([AppName::parse("shop").unwrap()].into()),
                 rights: [Right::Read].into(),
-            },
+            }),
         }
     }
 
     #[test]
     fn without_consumers_only_this_machine_may_ask() {
         let access = Access::new(Vec::new());
-        assert_eq!(access.identify(Peer::Unix, None), Ok(&Grant::all()));
+        assert_eq!(
+            access.identify(Peer::Unix, None),
+            Ok(&Arc::new(Grant::all()))
+        );
         assert_eq!(
             access.identify(Peer::Loopback, Some("x")),
-            Ok(&Grant::all())
+            Ok(&Arc::new(Grant::all()))
         );
         assert_eq!(access.identify(Peer::Remote, None), Err(Stranger::Remote));
     }
@@ -173,7 +176,10 @@ mod tests {
         for (peer, key, expected) in table {
             assert_eq!(access.identify(peer, key), expected, "{peer:?} {key:?}");
         }
-        assert_eq!(access.identify(Peer::Unix, None), Ok(&Grant::all()));
+        assert_eq!(
+            access.identify(Peer::Unix, None),
+            Ok(&Arc::new(Grant::all()))
+        );
     }
 
     #[test]

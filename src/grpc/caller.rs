@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, header::AUTHORIZATION};
 use tokio::sync::watch;
-use tonic::{Request, Status, metadata::MetadataMap};
+use tonic::Status;
 
-use super::{connection::Connection, request::Ask, status};
+use super::{request::Ask, status};
 use crate::{
     domain::{
         AppName,
-        access::{Access, Peer},
+        access::{Access, Grant, Peer},
     },
     tokens::{NoToken, Tokens},
 };
@@ -30,11 +31,14 @@ impl Door {
         Self { tokens, access }
     }
 
-    /// The app that the request is about, if the caller may do this with it.
-    pub(super) fn admit<T: Ask>(&self, request: &Request<T>) -> Result<AppName, Status> {
-        let access = Arc::clone(&self.access.borrow());
-        let grant = access.identify(peer(request), key(request.metadata()))?;
-        let ask = request.get_ref();
+    /// What the caller may do.
+    pub(super) fn identify(&self, peer: Peer, headers: &HeaderMap) -> Result<Arc<Grant>, Status> {
+        let access = self.access.borrow();
+        Ok(Arc::clone(access.identify(peer, key(headers))?))
+    }
+
+    /// The app that the request is about, if `grant` allows this with it.
+    pub(super) fn admit(&self, grant: &Grant, ask: &impl Ask) -> Result<AppName, Status> {
         let violations = ask.violations();
         if !violations.is_empty() {
             return Err(status::bad_request(violations));
@@ -50,13 +54,8 @@ impl Door {
     }
 }
 
-fn peer<T>(request: &Request<T>) -> Peer {
-    let connection = request.extensions().get::<Connection>();
-    connection.map_or(Peer::Remote, |connection| connection.peer)
-}
-
-fn key(metadata: &MetadataMap) -> Option<&str> {
-    let value = metadata.get("authorization")?.to_str().ok()?;
+fn key(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
@@ -79,16 +78,11 @@ mod tests {
             (None, None),
         ];
         for (value, expected) in table {
-            let mut metadata = MetadataMap::new();
+            let mut headers = HeaderMap::new();
             if let Some(value) = value {
-                metadata.insert("authorization", value.parse().unwrap());
+                headers.insert(AUTHORIZATION, value.parse().unwrap());
             }
-            assert_eq!(key(&metadata), expected, "{value:?}");
+            assert_eq!(key(&headers), expected, "{value:?}");
         }
-    }
-
-    #[test]
-    fn a_request_of_unknown_origin_counts_as_remote() {
-        assert_eq!(peer(&Request::new(())), Peer::Remote);
     }
 }

@@ -1,58 +1,104 @@
 //! Which call goes to which service.
 //!
-//! The three calls of the contract go straight to their service: they are nearly all of the traffic,
-//! and a general router would cost each of them a lookup and several allocations.
+//! The three calls of the contract are nearly all of the traffic, and their streams nearly all of the
+//! memory; so they are read and answered here, with [`frame`], and not by tonic's general server,
+//! which puts four boxes and two buffers around each of them. Health and reflection are tonic's.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use http::{Request, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use tonic::{Status, body::Body, metadata::GRPC_CONTENT_TYPE, service::Routes};
+use tower::Service as _;
+
+use super::{
+    answer::{Guest, Saying},
+    asked::Asked,
+    connection::Connection,
+    deadline, frame,
+    service::Service,
 };
+use crate::telemetry::Method;
 
-use http::{Request, Response};
-use tonic::{body::Body, server::NamedService, service::Routes};
-
-use super::service::Service;
-use crate::pb::token_service_server::TokenServiceServer;
-
-type Answered = Result<Response<Body>, Infallible>;
+/// An answer on its way.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Response<Saying>> + Send>>;
 
 /// Everything that can be called.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Calls {
-    tokens: TokenServiceServer<Service>,
+    tokens: Arc<Service>,
     /// Health and reflection.
     others: Routes,
 }
 
 impl Calls {
-    pub(super) fn new(tokens: TokenServiceServer<Service>, others: Routes) -> Self {
+    pub(super) fn new(tokens: Service, others: Routes) -> Self {
+        let tokens = Arc::new(tokens);
         Self { tokens, others }
     }
-}
 
-impl tower::Service<Request<Body>> for Calls {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Answered> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(())) // as both services are at all times
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if is_ours(request.uri().path()) {
-            self.tokens.call(request)
-        } else {
-            Box::pin(self.others.call(request))
+    /// Calls `method` as `request` asks for it. The caller has given it as much time as `limit` says.
+    pub(super) fn begin(
+        &self,
+        method: Method,
+        request: Request<Incoming>,
+        limit: Option<Duration>,
+        from: &Connection,
+    ) -> Answering {
+        if method == Method::Other {
+            return self.other(request, from);
         }
+        let (tokens, from) = (Arc::clone(&self.tokens), from.clone());
+        Box::pin(async move {
+            match ours(&tokens, method, request, limit, from).await {
+                Ok(saying) => {
+                    let mut response = Response::new(saying);
+                    let headers = response.headers_mut();
+                    headers.insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+                    response
+                }
+                Err(status) => status.into_http(),
+            }
+        })
+    }
+
+    fn other(&self, request: Request<Incoming>, from: &Connection) -> Answering {
+        let end = from.end.clone();
+        let mut others = self.others.clone();
+        Box::pin(async move {
+            let request = request.map(|body| Body::new(Asked::new(body)));
+            let Ok(response) = others.call(request).await;
+            response.map(|body| Saying::Guest(Box::new(Guest::new(body, end))))
+        })
     }
 }
 
-fn is_ours(path: &str) -> bool {
-    let service = path
-        .strip_prefix('/')
-        .and_then(|path| path.rsplit_once('/'));
-    service
-        .is_some_and(|(service, _)| service == <TokenServiceServer<Service> as NamedService>::NAME)
+async fn ours(
+    tokens: &Service,
+    method: Method,
+    request: Request<Incoming>,
+    limit: Option<Duration>,
+    from: Connection,
+) -> Result<Saying, Status> {
+    let (head, body) = request.into_parts();
+    // Strangers learn nothing, and nobody waits for what they send.
+    let grant = tokens.door.identify(from.peer, &head.headers)?;
+    frame::not_compressed(&head.headers)?;
+    drop(head);
+    let body = Asked::new(body);
+    Ok(match method {
+        Method::ForceRefresh => {
+            let answer = tokens.force_refresh(&grant, frame::only(body).await?);
+            Saying::message(&answer.await?)
+        }
+        Method::WatchToken => {
+            let ask = frame::only(body).await?;
+            Saying::Stream(tokens.watch_token(&grant, ask, from.end)?)
+        }
+        Method::GetToken | Method::Other => {
+            let ask = frame::only(body).await?;
+            let answer = tokens.get_token(&grant, ask, deadline::patience(limit));
+            Saying::message(&answer.await?)
+        }
+    })
 }

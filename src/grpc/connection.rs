@@ -4,7 +4,13 @@
 //! ended so that long-lived clients spread over new replicas; a `CancellationToken` tells the streams
 //! of that connection to say goodbye first.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
@@ -13,17 +19,14 @@ use tokio::{
     select,
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tower::Service as _;
+use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     answer::Answer,
-    asked::Asked,
-    calls::Calls,
-    deadline::{Bounded, Call},
+    calls::{Answering, Calls},
+    deadline::{self, Bounded, plain},
     greeting::{Greeted, greeted},
-    measure::{Answering, Counted, Measured},
+    measure::{Counted, Measured, method},
     pace::Streams,
     seats::Seat,
 };
@@ -65,7 +68,8 @@ impl Connection {
 #[derive(Debug)]
 pub(super) struct Host {
     http: http2::Builder<Streams>,
-    calls: Measured<Bounded<Calls>>,
+    calls: Calls,
+    requests: Requests,
     lobby: Lobby,
     max_age: Duration,
     /// Ends all connections, politely.
@@ -88,7 +92,8 @@ impl Host {
             .max_header_list_size(MAX_HEADERS);
         Self {
             http,
-            calls: Measured::new(Bounded(calls), requests),
+            calls,
+            requests,
             lobby: Lobby::new(settings.max_handshakes, settings.first_bytes_timeout),
             max_age: settings.max_connection_age,
             end: CancellationToken::new(),
@@ -106,10 +111,10 @@ impl Host {
         }
     }
 
-    async fn converse(&self, socket: Greeted<Socket>, peer: Peer) {
+    async fn converse(self: &Arc<Self>, socket: Greeted<Socket>, peer: Peer) {
         let end = self.end.child_token();
         let called = Called {
-            calls: self.calls.clone(),
+            host: Arc::clone(self),
             connection: Connection::new(peer, end.clone()),
         };
         let talk = self.http.serve_connection(TokioIo::new(socket), called);
@@ -133,19 +138,27 @@ impl Host {
 /// What hyper calls for each request of a connection.
 #[derive(Debug)]
 struct Called {
-    calls: Measured<Bounded<Calls>>,
+    host: Arc<Host>,
     connection: Connection,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Called {
     type Response = Response<Counted<Answer>>;
     type Error = Infallible;
-    type Future = Answering<Call<<Calls as tower::Service<Request<Body>>>::Future>>;
+    type Future = Measured<Either<Bounded<Answering>, Ready<Response<Answer>>>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.connection.clone());
-        let request = request.map(|body| Body::new(Asked::new(body)));
-        self.calls.clone().call(request)
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let method = method(request.uri().path());
+        let answer = match deadline::limit(request.headers()) {
+            Ok(limit) => {
+                let calls = &self.host.calls;
+                let answer = calls.begin(method, request, limit, &self.connection);
+                Either::Left(Bounded::new(answer, limit))
+            }
+            // A call without the bound that its author believes in would be the worse surprise.
+            Err(status) => Either::Right(ready(plain(status))),
+        };
+        Measured::new(answer, method, self.host.requests.clone())
     }
 }
 

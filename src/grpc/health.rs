@@ -10,7 +10,6 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::server::NamedService;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -18,7 +17,7 @@ use tonic_health::{
 };
 
 use super::readers::Readers;
-use crate::{pb::token_service_server::TokenServiceServer, tokens::Tokens};
+use crate::{pb::token_service_server::SERVICE_NAME, tokens::Tokens};
 
 /// Contract: every change shows within a second.
 const LOOK: Duration = Duration::from_millis(250);
@@ -77,7 +76,7 @@ impl Health {
         let app = |app| (format!("app/{app}"), self.tokens.usable(app));
         let mut facts: BTreeMap<_, _> = self.tokens.apps().map(app).collect();
         facts.insert(String::new(), ready);
-        facts.insert(service_name(), ready);
+        facts.insert(SERVICE_NAME.into(), ready);
         facts.insert("live".into(), self.tokens.alive());
         facts
     }
@@ -95,8 +94,4 @@ impl Health {
         self.reporter.set_service_status(&service, status).await;
         self.told.insert(service, well);
     }
-}
-
-fn service_name() -> String {
-    <TokenServiceServer<super::Service> as NamedService>::NAME.to_owned()
 }

@@ -11,55 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use tower::Service;
 
 use crate::telemetry::{Method, Requests};
 
-/// Counts the calls of a service.
-#[derive(Clone, Debug)]
-pub(super) struct Measured<S> {
-    inner: S,
-    requests: Requests,
-}
-
-impl<S> Measured<S> {
-    pub(super) fn new(inner: S, requests: Requests) -> Self {
-        Self { inner, requests }
-    }
-}
-
-impl<S, B, R> Service<Request<R>> for Measured<S>
-where
-    S: Service<Request<R>, Response = Response<B>, Error = Infallible>,
-    S::Future: Unpin,
-{
-    type Response = Response<Counted<B>>;
-    type Error = Infallible;
-    type Future = Answering<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<R>) -> Self::Future {
-        let call = Call {
-            requests: self.requests.clone(),
-            method: method(request.uri().path()),
-            began: Instant::now(),
-            code: Code::Cancelled,
-        };
-        Answering {
-            answer: self.inner.call(request),
-            call: Some(call),
-        }
-    }
-}
-
-fn method(path: &str) -> Method {
+/// What is called at `path`.
+pub(super) fn method(path: &str) -> Method {
     match path.strip_prefix("/wxtokend.v1.TokenService/") {
         Some("GetToken") => Method::GetToken,
         Some("ForceRefresh") => Method::ForceRefresh,
@@ -91,21 +51,35 @@ impl Drop for Call {
     }
 }
 
-/// Until the headers of the answer.
+/// A call that is counted, until the headers of its answer.
 #[derive(Debug)]
-pub(super) struct Answering<F> {
+pub(super) struct Measured<F> {
     answer: F,
     call: Option<Call>,
 }
 
-impl<F, B> Future for Answering<F>
+impl<F> Measured<F> {
+    /// Counts `answer` as a call of `method`.
+    pub(super) fn new(answer: F, method: Method, requests: Requests) -> Self {
+        let call = Call {
+            requests,
+            method,
+            began: Instant::now(),
+            code: Code::Cancelled,
+        };
+        let call = Some(call);
+        Self { answer, call }
+    }
+}
+
+impl<F, B> Future for Measured<F>
 where
-    F: Future<Output = Result<Response<B>, Infallible>> + Unpin,
+    F: Future<Output = Response<B>> + Unpin,
 {
     type Output = Result<Response<Counted<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(cx))?;
+        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
         let mut call = self.call.take();
         if let Some(call) = &mut call {
             call.read_code(answer.headers());

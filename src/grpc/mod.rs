@@ -17,6 +17,7 @@ mod caller;
 mod calls;
 mod connection;
 mod deadline;
+mod frame;
 mod greeting;
 mod health;
 mod measure;
@@ -48,13 +49,9 @@ use crate::{
     domain::access::Access,
     listener::{BindError, Listener},
     pb,
-    pb::token_service_server::TokenServiceServer,
     telemetry::Metrics,
     tokens::Tokens,
 };
-
-/// The longest request. A stale token has at most 8 KiB.
-const MAX_REQUEST: usize = 64 * 1024;
 
 /// A gRPC server with its socket bound: callers may connect, and are answered once it serves.
 #[derive(Debug)]
@@ -78,7 +75,6 @@ impl Server {
         let (health, health_service) = Health::new(tokens.clone(), readers.clone()).await;
         let door = Door::new(tokens.clone(), access);
         let service = Service::new(door, tokens.clone(), readers);
-        let service = TokenServiceServer::new(service).max_decoding_message_size(MAX_REQUEST);
         let others = with_reflection(Routes::new(health_service)).prepare();
         Ok(Self {
             listener: Listener::bind(&settings.listen).await?,

@@ -1,26 +1,26 @@
 //! The three calls. Each goes through the door, asks [`Tokens`], and names the outcome; there is
 //! nothing else to find here.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::{
     caller::Door,
-    deadline,
     readers::Readers,
     watch::{TokenStream, Watch},
     wire,
 };
 use crate::{
-    domain::report::StaleReport,
-    pb::{self, token_service_server::TokenService},
+    domain::{access::Grant, report::StaleReport},
+    pb,
     tokens::Tokens,
 };
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Service {
-    door: Door,
+    pub(super) door: Door,
     tokens: Tokens,
     readers: Readers,
 }
@@ -33,47 +33,43 @@ impl Service {
             readers,
         }
     }
-}
 
-#[tonic::async_trait]
-impl TokenService for Service {
-    async fn get_token(
+    /// The token in force. If nothing is known yet, it waits for as long as `patience` says.
+    pub(super) async fn get_token(
         &self,
-        request: Request<pb::GetTokenRequest>,
-    ) -> Result<Response<pb::GetTokenResponse>, Status> {
-        let app = self.door.admit(&request)?;
-        let patience = deadline::patience(&request);
+        grant: &Grant,
+        request: pb::GetTokenRequest,
+        patience: Duration,
+    ) -> Result<pb::GetTokenResponse, Status> {
+        let app = self.door.admit(grant, &request)?;
         let issued = self.tokens.current(&app, patience).await?;
-        let token = Some(wire::token(request.into_inner().app_id, &issued));
-        Ok(Response::new(pb::GetTokenResponse { token }))
+        let token = Some(wire::token(request.app_id, &issued));
+        Ok(pb::GetTokenResponse { token })
     }
 
-    async fn force_refresh(
+    /// The token to use instead of the reported one, and what became of that.
+    pub(super) async fn force_refresh(
         &self,
-        request: Request<pb::ForceRefreshRequest>,
-    ) -> Result<Response<pb::ForceRefreshResponse>, Status> {
-        let app = self.door.admit(&request)?;
-        let request = request.into_inner();
+        grant: &Grant,
+        request: pb::ForceRefreshRequest,
+    ) -> Result<pb::ForceRefreshResponse, Status> {
+        let app = self.door.admit(grant, &request)?;
         let report = StaleReport::from(&request);
         let (issued, outcome) = self.tokens.report(&app, report).await?;
         let token = Some(wire::token(request.app_id, &issued));
         let outcome = wire::outcome(outcome).into();
-        let response = pb::ForceRefreshResponse { token, outcome };
-        Ok(Response::new(response))
+        Ok(pb::ForceRefreshResponse { token, outcome })
     }
 
-    type WatchTokenStream = TokenStream;
-
-    async fn watch_token(
+    /// Every token from now on, until the connection ends.
+    pub(super) fn watch_token(
         &self,
-        request: Request<pb::WatchTokenRequest>,
-    ) -> Result<Response<TokenStream>, Status> {
-        let app = self.door.admit(&request)?;
+        grant: &Grant,
+        request: pb::WatchTokenRequest,
+        connection: CancellationToken,
+    ) -> Result<TokenStream, Status> {
+        let app = self.door.admit(grant, &request)?;
         let reader = self.readers.join(&app)?;
-        let watch = Watch::new(&app, request, Arc::clone(&reader))?;
-        let mut response = Response::new(watch.into_stream());
-        // The body tells it what the transport takes.
-        response.extensions_mut().insert(reader);
-        Ok(response)
+        Ok(Watch::new(&app, request, connection, reader)?.into_stream())
     }
 }

@@ -18,9 +18,9 @@ use tokio::{
 };
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
-use tonic::{Request, Status};
+use tonic::Status;
 
-use super::{connection::Connection, readers::Reader, wire};
+use super::{readers::Reader, wire};
 use crate::{
     domain::{AppName, Generation, Moment},
     pb::{Cause, WatchTokenRequest, WatchTokenResponse},
@@ -62,19 +62,17 @@ enum Event {
 impl Watch {
     pub(super) fn new(
         app: &AppName,
-        request: Request<WatchTokenRequest>,
+        request: WatchTokenRequest,
+        connection: CancellationToken,
         reader: Arc<Reader>,
     ) -> Result<Self, NoToken> {
-        let connection = request.extensions().get::<Connection>();
-        let connection = connection.map(|connection| connection.end.clone());
-        let request = request.into_inner();
         let beat = Instant::now() + BEAT;
         Ok(Self {
             app_id: request.app_id,
             known: Generation(request.known_generation),
             held: None,
             view: reader.tokens().watch(app)?,
-            connection: connection.unwrap_or_default(),
+            connection,
             reader,
             beat,
             alarm: Box::pin(sleep_until(beat)),
@@ -84,7 +82,10 @@ impl Watch {
     }
 
     pub(super) fn into_stream(self) -> TokenStream {
-        TokenStream(Some(ReusableBoxFuture::new(self.step())))
+        TokenStream {
+            reader: Arc::clone(&self.reader),
+            step: Some(ReusableBoxFuture::new(self.step())),
+        }
     }
 
     #[expect(
@@ -200,21 +201,27 @@ impl Watch {
 
 type Step = (Watch, Result<WatchTokenResponse, Status>);
 
-/// A [`Watch`] as tonic wants it. Ends after the first error.
-pub(super) struct TokenStream(Option<ReusableBoxFuture<'static, Step>>);
+/// A [`Watch`] that is polled. Ends after the first error.
+#[derive(Debug)]
+pub(super) struct TokenStream {
+    reader: Arc<Reader>,
+    step: Option<ReusableBoxFuture<'static, Step>>,
+}
 
 impl Stream for TokenStream {
     type Item = Result<WatchTokenResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(step) = &mut self.0 else {
+        // The transport comes back, so it has taken what it got.
+        self.reader.took();
+        let Some(step) = &mut self.step else {
             return Poll::Ready(None);
         };
         let (watch, next) = ready!(step.poll(cx));
         if next.is_ok() {
             step.set(watch.step());
         } else {
-            self.0 = None;
+            self.step = None;
         }
         Poll::Ready(Some(next))
     }
@@ -306,16 +313,13 @@ mod tests {
         }
 
         fn watch(&self, known_generation: u64) -> TokenStream {
-            let mut request = Request::new(WatchTokenRequest {
+            let request = WatchTokenRequest {
                 app_id: "wx1".into(),
                 known_generation,
-            });
-            let origin =
-                Connection::new(crate::domain::access::Peer::Unix, self.connection.clone());
-            request.extensions_mut().insert(origin);
+            };
             let readers = Readers::new(&self.tokens, &Metrics::new());
             let reader = readers.join(&shop()).unwrap();
-            let watch = Watch::new(&shop(), request, reader);
+            let watch = Watch::new(&shop(), request, self.connection.clone(), reader);
             watch.unwrap().into_stream()
         }
     }

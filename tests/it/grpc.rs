@@ -249,10 +249,10 @@ async fn the_key_says_who_asks_and_a_new_list_counts_at_once() {
     let orders = |key: &str, rights: &[Right]| Consumer {
         name: "orders".into(),
         key: Secret::new(key),
-        grant: Grant {
+        grant: Arc::new(Grant {
             apps: Some([app("shop")].into()),
             rights: rights.iter().copied().collect(),
-        },
+        }),
     };
     let consumers = vec![orders("old", &[Right::Read, Right::Refresh])];
     let server = serve_with(settings(), consumers, Duration::from_secs(1)).await;
@@ -660,7 +660,7 @@ async fn reflection_lists_the_services_without_a_key() {
     let consumer = Consumer {
         name: "orders".into(),
         key: Secret::new("k"),
-        grant: Grant::all(),
+        grant: Arc::new(Grant::all()),
     };
     let server = serve_with(settings(), vec![consumer], Duration::from_secs(1)).await;
     let mut client = ServerReflectionClient::new(server.channel().await);

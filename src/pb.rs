@@ -8,13 +8,9 @@
     reason = "generated"
 )]
 
-mod codec;
-
 use std::fmt;
 
-pub use codec::Lean;
-
-include!(concat!(env!("OUT_DIR"), "/lean.rs"));
+tonic::include_proto!("wxtokend.v1");
 
 /// The descriptors of the contract, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wxtokend_descriptor.bin"));
