@@ -47,7 +47,7 @@ use self::{
 use crate::{
     config,
     domain::access::Access,
-    listener::{BindError, Listener},
+    listener::{BindError, Listener, room},
     pb,
     telemetry::Metrics,
     tokens::Tokens,
@@ -78,7 +78,7 @@ impl Server {
         let others = with_reflection(Routes::new(health_service)).prepare();
         Ok(Self {
             listener: Listener::bind(&settings.listen).await?,
-            seats: Seats::new(settings.max_connections, metrics.connections()),
+            seats: Seats::new(room(settings.max_connections), metrics.connections()),
             host: Arc::new(Host::new(
                 settings,
                 Calls::new(service, others),
@@ -121,7 +121,12 @@ impl Server {
 }
 
 /// Runs until it is dropped; the listener closes with it.
-async fn accept(mut listener: Listener, seats: Seats, host: &Arc<Host>, connections: &TaskTracker) {
+async fn accept(
+    mut listener: Listener,
+    mut seats: Seats,
+    host: &Arc<Host>,
+    connections: &TaskTracker,
+) {
     loop {
         // Taken before accepting: who finds no seat waits in the kernel's queue.
         let seat = seats.free().await;

@@ -1,6 +1,8 @@
-//! Sockets: binding them, and accepting without ever spinning. Every way out begins here.
+//! Sockets: how many there may be, binding them, and accepting without ever spinning. Every way out
+//! begins here.
 
 mod lobby;
+mod room;
 
 use std::{
     fs::Permissions,
@@ -19,7 +21,7 @@ use tokio::{
 use tokio_util::either::Either;
 use tracing::{info, warn};
 
-pub use self::lobby::Lobby;
+pub use self::{lobby::Lobby, room::room};
 use crate::{config::Listen, domain::access::Peer};
 
 /// The pause after the first failure to accept; it doubles up to [`LONGEST_PAUSE`].

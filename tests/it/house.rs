@@ -76,7 +76,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "cli"]),
     ("toml", &["config"]),
-    ("rustix", &["clock"]),
+    ("rustix", &["clock", "listener"]),
     (
         "tokio",
         &[
