@@ -43,7 +43,7 @@ impl Errand {
 }
 
 /// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Write the note durably.
     Note,
@@ -84,7 +84,7 @@ pub enum Heard {
 }
 
 /// Where one fetch is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Protocol {
     noted: bool,
     failures: u8,
