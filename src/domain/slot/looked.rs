@@ -40,7 +40,10 @@ impl Slot {
             }
             Proof::Alive if was_dead => {
                 held.dead = false;
-                self.back_to_plan(now);
+                // While an outcome is open the token may yet die of it: the recovery does not wait.
+                if self.suspect.is_none() {
+                    self.back_to_plan(now);
+                }
                 Looked::Revived
             }
             _ => Looked::Unchanged,

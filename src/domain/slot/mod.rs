@@ -325,7 +325,7 @@ impl Slot {
         if self.trouble.is_some() {
             self.failures = 0;
             self.blocked_until = None;
-            self.next_ask = self.next_ask.min(now.boot);
+            self.next_ask = self.next_ask.min(self.hurried_at(now));
         }
     }
 
@@ -338,6 +338,28 @@ impl Slot {
 
     /// The life that a token which works has left; zero if there is none.
     fn left(&self, now: Now) -> Duration {
+    /// How soon a signal may bring the next attempt. A classic token that works keeps its distance from
+    /// the one before, and once it goes on as planned callers were told to keep it until then.
+    fn hurried_at(&self, now: Now) -> Moment {
+        let classic = self.policy.mode == Mode::Classic;
+        match &self.held {
+            Some(held) if classic && self.condition(now) == Condition::Healthy => {
+                if self.next_ask == self.planned {
+                    self.planned
+                } else {
+                    self.spaced_at(&held.token, now).max(now.boot)
+                }
+            }
+            _ => now.boot,
+        }
+    }
+
+    /// When a classic token that works may be replaced: some time after the last possible mint.
+    fn spaced_at(&self, token: &Token, now: Now) -> Moment {
+        let minted_at = self.ledger.minted_at.unwrap_or(token.asked_at);
+        minted_at.min(now.boot) + self.policy.spacing(token.life())
+    }
+
         let living = self.living(now).filter(|h| !h.dead);
         living.map_or(Duration::ZERO, |h| h.token.expires_at.since(now.boot))
     }

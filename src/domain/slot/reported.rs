@@ -162,9 +162,7 @@ impl Slot {
         else {
             return inconclusive(Some(errcode));
         };
-        let spacing = self.policy.spacing(held.token.life());
-        let minted_at = self.ledger.minted_at.unwrap_or(held.token.asked_at);
-        let spaced = minted_at.min(now.boot) + spacing;
+        let spaced = self.spaced_at(&held.token, now);
         let allowed = spaced.max(self.ledger.budget_at(&self.policy, now));
         if allowed > now.boot {
             return too_often(allowed, Some(errcode), now);

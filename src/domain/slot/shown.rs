@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Slot;
-use crate::domain::{Moment, Now, Token, Trouble, budget::Allowance};
+use crate::domain::{Mode, Moment, Now, Token, Trouble, budget::Allowance};
 
 impl Slot {
     /// The newest token, dead or alive; `None` until it may be shown.
@@ -26,7 +26,12 @@ impl Slot {
     /// after the next rotation is over, or until the overlap of an open outcome is.
     pub fn keep_until(&self) -> Option<Moment> {
         let held = self.held.as_ref()?;
-        let rotation = self.planned.max(self.next_ask);
+        let rotation = match self.policy.mode {
+            // The next attempt ends it, also one that comes before the plan.
+            Mode::Classic => self.next_ask,
+            // An attempt before the plan repeats it.
+            Mode::Stable => self.planned.max(self.next_ask),
+        };
         let mut until = held.token.expires_at.min(rotation + self.policy.grace());
         if let Some(suspect) = self.suspect {
             until = until.min(suspect.since + self.policy.overlap);

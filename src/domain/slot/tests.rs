@@ -295,6 +295,57 @@ fn a_look_that_succeeds_after_the_overlap_proves_that_nothing_was_made() {
 }
 
 #[test]
+fn a_token_that_revives_while_an_outcome_is_open_is_replaced_all_the_same() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(60));
+    story.report();
+    story.prove_dead();
+    story.expect_ask();
+    story.lose_reply();
+    story.expect_look();
+    assert_eq!(story.see(Sight::Alive), Looked::Revived);
+    assert_eq!(story.wait_until_due(), secs(1), "the pause after a failure");
+    story.expect_ask();
+}
+
+#[test]
+fn a_signal_hurries_nothing_once_the_trouble_is_over() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(60));
+    story.report();
+    story.prove_dead();
+    story.expect_ask();
+    story.lose_reply();
+    story.expect_look();
+    story.wait(secs(301));
+    assert_eq!(story.see(Sight::Alive), Looked::Revived);
+    let planned = story.slot.ask_at(story.now);
+    story.slot.nudged(story.now);
+    assert_eq!(story.slot.ask_at(story.now), planned);
+}
+
+#[test]
+fn a_signal_does_not_break_the_spacing_of_a_token_that_works() {
+    let mut story = Story::settled(Mode::Classic);
+    let report = StaleReport {
+        stale: Stale::Generation(story.token().generation),
+        errcode: 0,
+        leaked: true,
+    };
+    story.slot.reported(&report, story.now.boot, story.now);
+    story.expect_ask();
+    story.rotate();
+    let minted = story.now.boot;
+    story.wait_until_due();
+    story.expect_ask();
+    story.fail(Remedy::RiskRejected(secs(7200)), true);
+    // A restart forgets the drill, and not the rejection.
+    let mut story = story.restart();
+    story.slot.nudged(story.now);
+    assert_eq!(story.slot.ask_at(story.now), Some(minted + secs(300)));
+}
+
+#[test]
 fn a_second_lost_reply_goes_back_to_looks() {
     let mut story = Story::settled(Mode::Classic);
     story.wait_until_due();
@@ -519,6 +570,20 @@ fn a_classic_token_that_cannot_be_looked_at_is_replaced_within_the_spacing() {
     assert_eq!(story.report(), Verdict::Wait);
     story.expect_ask();
     assert_eq!(story.slot.record().ledger.replacements, 1);
+}
+
+#[test]
+fn nobody_is_promised_more_than_an_attempt_before_the_plan_leaves() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(400));
+    story.report();
+    story.expect_look();
+    story.see(Sight::NoVerdict { errcode: 45009 });
+    story.report();
+    story.expect_ask();
+    story.fail(Remedy::IpList, true);
+    let next = story.slot.ask_at(story.now).expect("it is tried again");
+    assert_eq!(story.slot.keep_until(), Some(next + secs(290)));
 }
 
 #[test]
