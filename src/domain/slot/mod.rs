@@ -200,7 +200,7 @@ impl Slot {
         let at = match self.condition(now) {
             Condition::Lost | Condition::Healthy => return Some(self.next_ask),
             Condition::Dead => self.replace_at(now),
-            Condition::Leaked(next) => next.max(self.forced_at(now)),
+            Condition::Leaked(next) => next.max(self.forced_at(now)).min(self.regular_at(next)),
             Condition::Suspect(since, replied) => {
                 let blind = if replied {
                     now.boot
@@ -240,6 +240,15 @@ impl Slot {
         }
     }
 
+    /// When the token is asked for whatever becomes of its drill: a drill that has to wait for tomorrow
+    /// must not hold a stable token's planned refresh back.
+    fn regular_at(&self, next: Moment) -> Moment {
+        match self.policy.mode {
+            Mode::Stable => self.planned,
+            Mode::Classic => next,
+        }
+    }
+
     /// Whether WeChat repeated the token when its proof of death began, or later.
     fn asked_since_the_proof(&self) -> bool {
         let settle = self.policy.settle();
@@ -252,7 +261,7 @@ impl Slot {
         let stable = self.policy.mode == Mode::Stable;
         let forced = match condition {
             Condition::Dead => self.needs_force(now),
-            Condition::Leaked(_) => true,
+            Condition::Leaked(next) => next.max(self.forced_at(now)) <= now.boot,
             _ => false,
         };
         let replacement = match condition {
@@ -329,15 +338,6 @@ impl Slot {
         }
     }
 
-    /// The wall clock was set. No expiry moves, since none depends on it; a look makes sure.
-    pub fn clock_was_set(&mut self, now: Now) {
-        if self.held.is_some() {
-            self.looks.want(now.boot);
-        }
-    }
-
-    /// The life that a token which works has left; zero if there is none.
-    fn left(&self, now: Now) -> Duration {
     /// How soon a signal may bring the next attempt. A classic token that works keeps its distance from
     /// the one before, and once it goes on as planned callers were told to keep it until then.
     fn hurried_at(&self, now: Now) -> Moment {
@@ -360,6 +360,15 @@ impl Slot {
         minted_at.min(now.boot) + self.policy.spacing(token.life())
     }
 
+    /// The wall clock was set. No expiry moves, since none depends on it; a look makes sure.
+    pub fn clock_was_set(&mut self, now: Now) {
+        if self.held.is_some() {
+            self.looks.want(now.boot);
+        }
+    }
+
+    /// The life that a token which works has left; zero if there is none.
+    fn left(&self, now: Now) -> Duration {
         let living = self.living(now).filter(|h| !h.dead);
         living.map_or(Duration::ZERO, |h| h.token.expires_at.since(now.boot))
     }

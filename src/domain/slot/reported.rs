@@ -54,8 +54,10 @@ impl Slot {
             return self.without_token();
         };
         if !report.stale.means(&held.token) {
+            let killing = self.drill.is_some() && report.leaked;
             return match held.since > since {
-                _ if self.drill.is_some() && report.leaked => Verdict::Wait,
+                _ if killing && held.dead => self.dead_reported(since, now),
+                _ if killing => self.drilled(since, now),
                 true => Verdict::Refreshed,
                 false => Verdict::AlreadyNewer,
             };
@@ -63,11 +65,12 @@ impl Slot {
         if report.errcode != 0 && !blames_the_token(report.errcode) {
             return Verdict::NotATokenError;
         }
-        if report.leaked {
-            return self.leaked(since, now);
-        }
+        // What is dead already need not be killed.
         if held.dead {
             return self.dead_reported(since, now);
+        }
+        if report.leaked {
+            return self.leaked(since, now);
         }
         self.doubtful(since, now)
     }
@@ -81,8 +84,8 @@ impl Slot {
     }
 
     fn leaked(&mut self, since: Moment, now: Now) -> Verdict {
-        let allowed = self.forced_at(now);
         if self.drill.is_none() {
+            let allowed = self.forced_at(now);
             if allowed > now.boot {
                 return too_often(allowed, None, now);
             }
@@ -90,10 +93,22 @@ impl Slot {
             self.drill = Some(Drill { left, next });
             self.next_ask = self.next_ask.min(now.boot);
         }
+        self.drilled(since, now)
+    }
+
+    /// The drill is waited for, unless it does not get on: who wants a token dead must hear of that.
+    fn drilled(&self, since: Moment, now: Now) -> Verdict {
+        if self.fetch.is_some() {
+            return Verdict::Wait;
+        }
+        let tomorrow = match self.policy.mode {
+            Mode::Stable => self.ledger.budget_at(&self.policy, now),
+            Mode::Classic => now.boot,
+        };
         match self.failed_at {
-            _ if self.fetch.is_some() => Verdict::Wait,
             _ if self.next_ask > now.boot => Verdict::NoToken,
             Some(at) if at >= since => Verdict::NoToken,
+            _ if tomorrow > now.boot => too_often(tomorrow, None, now),
             _ => Verdict::Wait,
         }
     }
@@ -138,7 +153,8 @@ impl Slot {
         let asked = self.repeated_at.max(self.failed_at);
         let asked = asked.unwrap_or(held.token.asked_at);
         let patient = self.failures > 0;
-        if self.policy.mode == Mode::Stable && !patient && asked + settle <= since {
+        let asks = self.policy.mode == Mode::Stable && self.drill.is_none();
+        if asks && !patient && asked + settle <= since {
             self.next_ask = self.next_ask.min(now.boot);
             return Verdict::Wait;
         }
