@@ -42,6 +42,7 @@ impl Slot {
 
     fn restored_note(&mut self, note: Note, now: Now) {
         self.unfinished = true;
+        self.renumber();
         if self.policy.mode == Mode::Stable {
             self.next_ask = now.boot;
             return;
@@ -55,7 +56,6 @@ impl Slot {
             self.settled = false;
             self.next_ask = now.boot + self.policy.timeout.min(FIRST_LOOK);
         }
-        self.renumber();
     }
 
     /// The token that the note is about may have been handed out before its record was saved. A

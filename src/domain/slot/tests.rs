@@ -645,6 +645,22 @@ fn a_young_note_found_at_start_makes_the_token_suspect_and_keeps_the_order() {
 }
 
 #[test]
+fn the_note_of_a_forced_refresh_keeps_the_order_as_well() {
+    let mut story = Story::settled(Mode::Stable);
+    story.wait(secs(60));
+    story.report();
+    story.expect_ask();
+    story.repeat();
+    story.report();
+    story.prove_dead();
+    let record = story.expect_ask().note.expect("force is noted");
+    let seen = story.rotate().token.generation;
+    // Killed before the new token was saved.
+    let story = story.restart_from(record);
+    assert!(story.token().generation > seen);
+}
+
+#[test]
 fn an_old_note_found_at_start_is_looked_into_before_the_first_answer() {
     let mut story = Story::settled(Mode::Classic);
     story.wait_until_due();
