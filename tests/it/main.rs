@@ -11,6 +11,7 @@ mod house;
 mod leak;
 mod process;
 mod raw;
+mod reference;
 mod replicas;
 mod restart;
 mod served;
