@@ -126,7 +126,7 @@ fn remedy() -> impl Strategy<Value = Remedy> {
         1 => Just(Remedy::Refused(Refused::Credential)),
         1 => Just(Remedy::IpList),
         1 => Just(Remedy::RiskPending),
-        1 => Just(Remedy::RiskRejected(Duration::from_secs(3600))),
+        1 => Just(Remedy::RiskRejected(Duration::from_hours(1))),
         1 => Just(Remedy::DayQuota),
     ]
 }

@@ -17,6 +17,10 @@ const DAY: i64 = 86_400_000;
 const BEIJING: i64 = 8 * 3_600_000;
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "most of what is known is yes or no"
+)]
 pub(super) struct Known {
     pub(super) kind: Kind,
     pub(super) token: Option<Token>,

@@ -49,8 +49,11 @@ impl Story {
     pub(super) fn is_chance(&self, action: Action) -> bool {
         match action {
             Action::FailToWrite(_) => self.disk != Disk::Dead,
-            Action::Due | Action::Outlive | Action::Refuse(_) => true,
-            Action::GiveUp(_) | Action::Crash(_) => true,
+            Action::Due
+            | Action::Outlive
+            | Action::Refuse(_)
+            | Action::GiveUp(_)
+            | Action::Crash(_) => true,
             _ => false,
         }
     }

@@ -1,8 +1,9 @@
 //! How much happens, and what is found then.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::collections::BTreeSet;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
+use tokio::time::Instant;
 use wxtokend::domain::{
     Ask, Generation, Mode, Moment, Note, Record,
     protocol::{Errand, Protocol},
