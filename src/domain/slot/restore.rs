@@ -13,6 +13,10 @@ impl Slot {
     /// its outcome has been open for longer than the overlap is it looked at before.
     pub fn restored(&mut self, record: Record, now: Now) {
         self.taken = record.taken();
+        if record.note.is_some() {
+            // The one above was given to the old token, by whoever found the note before; see `renumber`.
+            self.taken = Generation(self.taken.0.saturating_add(1));
+        }
         if record.mode != self.policy.mode {
             return;
         }
@@ -62,7 +66,6 @@ impl Slot {
     /// generation above it keeps the order that readers see.
     fn renumber(&mut self) {
         let Some(held) = &mut self.held else { return };
-        self.taken = Generation(self.taken.0.saturating_add(1));
         held.token = Arc::new(Token {
             value: Secret::new(held.token.value.expose()),
             generation: self.taken,

@@ -661,6 +661,19 @@ fn the_note_of_a_forced_refresh_keeps_the_order_as_well() {
 }
 
 #[test]
+fn the_generation_above_a_note_is_taken_although_the_token_has_expired() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait_until_due();
+    let record = story.expect_ask().note.expect("it was noted");
+    let seen = story.restart_from(record.clone()).token().generation;
+    story.wait(secs(3600));
+    story.now.wall -= secs(86_400);
+    let mut story = story.restart_from(record);
+    story.expect_ask();
+    assert!(story.rotate().token.generation > seen);
+}
+
+#[test]
 fn an_old_note_found_at_start_is_looked_into_before_the_first_answer() {
     let mut story = Story::settled(Mode::Classic);
     story.wait_until_due();
