@@ -14,6 +14,7 @@ mod raw;
 mod replicas;
 mod restart;
 mod served;
+mod shelf;
 mod steps;
 mod store;
 mod wechat;
