@@ -410,6 +410,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_rotation_between_two_steps_is_told_at_once() {
+        let bench = Bench::new();
+        bench.publish(1, 7200);
+        let mut stream = bench.watch(0);
+        assert_eq!(told(&mut stream).await, (Cause::Current, 1));
+        // The next step has not begun to wait.
+        bench.publish(2, 7200);
+        let start = Instant::now();
+        assert_eq!(told(&mut stream).await, (Cause::Rotated, 2));
+        assert_eq!(start.elapsed(), Duration::ZERO, "not with the next beat");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_news_and_no_older_token_are_passed_on() {
         let bench = Bench::new();
         bench.publish(5, 7200);

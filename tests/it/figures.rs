@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The lines of these metrics that are not zero, without what all have in common.
-fn counted(metrics: &Metrics, names: &[&str]) -> BTreeMap<String, u64> {
+pub(crate) fn counted(metrics: &Metrics, names: &[&str]) -> BTreeMap<String, u64> {
     let nothing = Facts {
         now: std::time::SystemTime::UNIX_EPOCH,
         live: true,

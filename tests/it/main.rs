@@ -15,6 +15,7 @@ mod reference;
 mod replicas;
 mod restart;
 mod served;
+mod shelf;
 mod steps;
 mod store;
 mod wechat;

@@ -1,6 +1,7 @@
 //! A server without sockets: the real refresher over the sandbox's pure model, on a paused clock.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -358,11 +359,22 @@ impl Upstream for Simulated {
 /// A store that survives a killed server, takes its time and can break.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    records: Mutex<std::collections::BTreeMap<String, Record>>,
+    records: Mutex<BTreeMap<String, Record>>,
     pub(crate) broken: AtomicBool,
+    /// It takes orders and carries out none.
+    pub(crate) stuck: AtomicBool,
 }
 
 impl Disk {
+    /// All there is on it.
+    pub(crate) fn backup(&self) -> BTreeMap<String, Record> {
+        self.records.lock().expect("no panic").clone()
+    }
+
+    pub(crate) fn put_back(&self, backup: BTreeMap<String, Record>) {
+        *self.records.lock().expect("no panic") = backup;
+    }
+
     /// The note in the record of `appid`.
     pub(crate) fn note(&self, appid: &str) -> Option<Note> {
         self.records.lock().expect("no panic").get(appid)?.note
@@ -386,6 +398,9 @@ impl Store for Disk {
 
     async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError> {
         sleep(Duration::from_millis(3)).await;
+        if self.stuck.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.broken.load(Ordering::Relaxed) {
             let (place, action) = ("the disk".into(), "written");
             let source = std::io::ErrorKind::StorageFull.into();

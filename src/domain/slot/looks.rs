@@ -87,10 +87,10 @@ impl Looks {
         self.flying || self.refused > 0
     }
 
-    /// A look is sent.
-    pub(super) fn sent(&mut self, now: Moment) {
+    /// A look is sent; one at a token that is proven `dead` is no part of a proof.
+    pub(super) fn sent(&mut self, dead: bool, now: Moment) {
         (self.flying, self.due) = (true, None);
-        if self.refused == 0 {
+        if self.refused == 0 && !dead {
             self.began = Some(now);
         }
     }

@@ -171,8 +171,8 @@ impl Slot {
         if due > now.boot {
             return None;
         }
-        self.looks.sent(now.boot);
         let held = self.held.as_ref()?;
+        self.looks.sent(held.dead, now.boot);
         Some(Start::Look(Arc::clone(&held.token)))
     }
 

@@ -122,7 +122,7 @@ impl Slot {
             self.ledger.refund(self.policy.mode);
         }
         if !trouble.definite && self.policy.mode == Mode::Classic {
-            self.open_outcome(sent, now);
+            self.open_outcome(sent, now, roll);
         }
         let left = self.left(now);
         let pause = self
@@ -145,14 +145,22 @@ impl Slot {
         }
     }
 
-    fn open_outcome(&mut self, sent: Now, now: Now) {
+    fn open_outcome(&mut self, sent: Now, now: Now, roll: f64) {
         self.ledger.minted_at = Some(now.boot);
         if self.living(now).is_none() {
             return;
         }
+        let unanswered = self.suspect.is_some_and(|s| !s.replied);
         let since = self.suspect.map_or(sent.boot, |s| s.since.min(sent.boot));
         let replied = false;
         self.suspect = Some(Suspect { since, replied });
-        self.looks.want(now.boot);
+        if unanswered {
+            // One more lost reply is no reason to look sooner.
+            let left = self.left(now);
+            self.looks
+                .plan_insistent(&self.policy, left, roll, now.boot);
+        } else {
+            self.looks.want(now.boot);
+        }
     }
 }
