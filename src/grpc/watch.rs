@@ -203,7 +203,7 @@ type Step = (Watch, Result<WatchTokenResponse, Status>);
 
 /// A [`Watch`] that is polled. Ends after the first error.
 #[derive(Debug)]
-pub(super) struct TokenStream {
+pub struct TokenStream {
     reader: Arc<Reader>,
     step: Option<ReusableBoxFuture<'static, Step>>,
 }
@@ -243,7 +243,7 @@ mod tests {
     use crate::{
         clock::Clock,
         domain::{Now, Secret, Token},
-        grpc::readers::Readers,
+        grpc::streams::Streams,
         pb,
         telemetry::Metrics,
         tokens::{Current, Publisher, Tokens, channel},
@@ -317,10 +317,9 @@ mod tests {
                 app_id: "wx1".into(),
                 known_generation,
             };
-            let readers = Readers::new(&self.tokens, &Metrics::new());
-            let reader = readers.join(&shop()).unwrap();
-            let watch = Watch::new(&shop(), request, self.connection.clone(), reader);
-            watch.unwrap().into_stream()
+            let streams = Streams::new(&self.tokens, &Metrics::new());
+            let connection = self.connection.clone();
+            streams.open(&shop(), request, connection).unwrap()
         }
     }
 
