@@ -105,6 +105,14 @@ struct Fact {
     until: Duration,
 }
 
+/// How much a history holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) tokens: usize,
+    pub(crate) streams: usize,
+    pub(crate) messages: usize,
+}
+
 impl History {
     /// Of streams over sockets.
     pub(crate) fn over_sockets() -> Self {
@@ -145,9 +153,14 @@ impl History {
         self.0.book().none_in_force(app, now);
     }
 
-    /// Panics if a promise is broken.
-    pub(crate) fn check(&self) {
-        self.0.book().check();
+    /// How much of everything there is so far.
+    pub(crate) fn seen(&self) -> Seen {
+        let book = self.0.book();
+        Seen {
+            tokens: book.facts.values().map(Vec::len).sum(),
+            streams: book.streams.len(),
+            messages: book.streams.iter().map(|s| s.messages().count()).sum(),
+        }
     }
 
     fn open(&self, request: &WatchTokenRequest, opened: Duration) -> usize {
@@ -182,7 +195,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if !thread::panicking() {
-            self.book().check();
+            promises::of_all_streams(&self.book());
         }
     }
 }
@@ -211,13 +224,6 @@ impl Book {
         if let Some(last) = last {
             last.until = last.until.min(at);
         }
-    }
-
-    fn check(&self) {
-        for stream in &self.streams {
-            promises::of_a_stream(stream, self.way);
-        }
-        promises::of_all_streams(self);
     }
 }
 

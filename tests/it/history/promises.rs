@@ -163,7 +163,7 @@ fn deaths_agree(one: &Message, other: &Message) -> bool {
 fn never_silent(stream: &Watched, way: Duration) -> Result<()> {
     let mut last = stream.opened;
     for (listening, wait) in listened(stream, way) {
-        let due = (last + BEAT + SPREAD).max(listening) + LAG + way;
+        let due = (last + BEAT).max(listening) + SPREAD + LAG + way;
         ensure!(
             wait.until <= due,
             "nothing from {last:?} to {:?}",
@@ -383,7 +383,7 @@ fn last_word(book: &Book) -> Result<()> {
         let said = last.is_some_and(|last| last.cause == Cause::Draining);
         let facts = book.facts.get(&stream.app).map_or(&[][..], Vec::as_slice);
         let owed = facts.iter().any(|fact| {
-            fact.run == stream.run && fact.from + LAG <= end.from && end.until < fact.until
+            fact.run == stream.run && fact.from + LAG <= end.until && end.until < fact.until
         });
         ensure!(
             said || !owed,
@@ -598,10 +598,13 @@ mod tests {
             early,
             stream(250, 1, vec![said(250, Current, 2), said(280, Heartbeat, 2)]),
         ];
+        for stream in &streams {
+            of_a_stream(stream, s(0));
+        }
         let mut book = book(streams);
-        book.check();
+        of_all_streams(&book);
         book.facts.clear();
-        book.check();
+        of_all_streams(&book);
     }
 
     #[test]
