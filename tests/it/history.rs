@@ -1,14 +1,18 @@
 //! What the readers of streams were told, and what must be true of it.
 //!
 //! A test that reads a stream reads it through [`Watching`], which writes down each wait and how it
-//! ended. [`promises`] judges what is written, one promise at a time: a stream of its own when it
-//! ends, the whole when the last of it goes. So no test can forget to ask. The idea is etcd's: of the
-//! bugs that its robustness suite found, half were in watches, and no test had looked for them.
+//! ended. [`alone`] judges a stream when it ends, [`together`] all of them when the last of the history
+//! goes, one promise at a time. So no test can forget to ask. The idea is etcd's: of the bugs that its
+//! robustness suite found, half were in watches.
 //!
 //! A history knows less than the server. It knows when a message was received, and the earliest moment
 //! at which it can have been made. Where both are one, as they are without a socket, it is exact.
 
-mod promises;
+mod alone;
+mod facts;
+#[cfg(test)]
+mod made_up;
+mod together;
 mod watching;
 
 use std::{
@@ -26,10 +30,26 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use wxtokend::pb::{Cause, WatchTokenRequest, WatchTokenResponse};
 
+use self::facts::Fact;
 pub(crate) use self::watching::Watching;
 
 /// The longest way of a message over a socket, on a machine that builds something else as well.
 const WAY: Duration = Duration::from_secs(5);
+
+/// Contract: a sign of life after so much silence.
+const BEAT: Duration = Duration::from_secs(30);
+
+/// Contract: a stream whose token dies goes on waiting for another for so long at most.
+const SPREAD: Duration = Duration::from_secs(2);
+
+/// Contract: nobody who listens lacks the newest token for longer.
+const LAG: Duration = Duration::from_secs(1);
+
+/// Contract: a stream that has not begun waits so long for a token.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// Times are counted in milliseconds, and rounded more than once.
+const ROUNDING: Duration = Duration::from_millis(10);
 
 /// The last messages of a stream tell what happened to it.
 const SHOWN: usize = 20;
@@ -94,15 +114,6 @@ struct Message {
     expire_time: (i64, i32),
     life: Duration,
     keep_for: Duration,
-}
-
-/// A token that the server could hand out to whoever asked, as somebody knows who is no stream.
-#[derive(Clone, Debug)]
-struct Fact {
-    run: usize,
-    generation: u64,
-    from: Duration,
-    until: Duration,
 }
 
 /// How much a history holds.
@@ -195,7 +206,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if !thread::panicking() {
-            promises::of_all_streams(&self.book());
+            together::check(&self.book());
         }
     }
 }
@@ -232,6 +243,24 @@ impl Watched {
         self.waits.iter().filter_map(|wait| match &wait.heard {
             Heard::Message(message) => Some(message),
             _ => None,
+        })
+    }
+
+    /// Every wait, with the moment from which on its reader has been listening in vain: one that is given
+    /// up and taken up again at once is still the same. What comes at last may have been there for as long
+    /// as nobody looked.
+    fn listened(&self, way: Duration) -> impl Iterator<Item = (Duration, &Wait)> {
+        let mut before: Option<(Duration, Duration)> = None;
+        self.waits.iter().map(move |wait| {
+            let again = before.filter(|(_, until)| wait.from <= *until + way);
+            let since = again.map_or(wait.from, |(since, _)| since);
+            if matches!(wait.heard, Heard::Nothing) {
+                before = Some((since, wait.until));
+                (since, wait)
+            } else {
+                before = None;
+                (wait.from, wait)
+            }
         })
     }
 

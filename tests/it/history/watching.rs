@@ -10,7 +10,7 @@ use wxtokend::pb::{
     WatchTokenRequest, WatchTokenResponse, token_service_client::TokenServiceClient,
 };
 
-use super::{Heard, History, Message, Wait, promises};
+use super::{Heard, History, Message, Wait, alone};
 
 /// Reads a stream as [`Streaming`] does. When it is dropped, what was read is judged.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl<S> Drop for Watching<S> {
     fn drop(&mut self) {
         if !thread::panicking() {
             let book = self.history.0.book();
-            promises::of_a_stream(&book.streams[self.index], book.way);
+            alone::check(&book.streams[self.index], book.way);
         }
     }
 }

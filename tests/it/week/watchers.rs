@@ -36,26 +36,27 @@ struct Manner {
     away: f64,
 }
 
-const MANNERS: [Manner; 3] = [
-    // A service: always there.
-    Manner {
-        stays: 8.0,
-        dawdles: 0.0,
-        away: 0.002,
-    },
-    // One that is busy, or out of window.
-    Manner {
-        stays: 4.0,
-        dawdles: 0.6,
-        away: 0.1,
-    },
-    // A job that runs now and then.
-    Manner {
-        stays: 0.2,
-        dawdles: 0.0,
-        away: 2.0,
-    },
-];
+/// A service: always there. Most of what it hears is signs of life, which cost time, so each week has
+/// one, for either app.
+const SERVICE: Manner = Manner {
+    stays: 8.0,
+    dawdles: 0.0,
+    away: 0.002,
+};
+
+/// One that is busy, or out of window.
+const BUSY: Manner = Manner {
+    stays: 4.0,
+    dawdles: 0.6,
+    away: 0.1,
+};
+
+/// A job that runs now and then.
+const JOB: Manner = Manner {
+    stays: 0.2,
+    dawdles: 0.0,
+    away: 2.0,
+};
 
 /// All that watch in one week.
 #[derive(Debug)]
@@ -68,10 +69,12 @@ impl Watchers {
     pub(super) fn new(world: &World, life: Duration, dice: &mut Rng) -> Self {
         let history = History::exact();
         let mut programs = JoinSet::new();
-        for app in &world.apps {
+        let served = dice.usize(..world.apps.len());
+        for (n, app) in world.apps.iter().enumerate() {
             let door = world.door.subscribe();
             programs.spawn(note_down(history.clone(), door, app.name.clone()));
-            for manner in MANNERS {
+            let service = (n == served).then_some(SERVICE);
+            for manner in [BUSY, JOB].into_iter().chain(service) {
                 let watcher = Watcher {
                     history: history.clone(),
                     door: world.door.subscribe(),
