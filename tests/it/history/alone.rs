@@ -9,8 +9,11 @@ use wxtokend::pb::Cause;
 
 use super::{BEAT, Heard, LAG, Message, ROUNDING, SPREAD, Wait, Watched};
 
+/// Says where a stream breaks it.
+type Promise = fn(&Watched, Duration) -> Result<()>;
+
 /// What a stream by itself promises; the span is how long a message may be under way.
-const OF_A_STREAM: [(&str, fn(&Watched, Duration) -> Result<()>); 8] = [
+const OF_A_STREAM: [(&str, Promise); 8] = [
     ("ordered", ordered),
     ("unique", sent_once),
     ("snapshot first", snapshot_first),
@@ -191,7 +194,7 @@ mod tests {
         *,
     };
 
-    fn refused(promise: fn(&Watched, Duration) -> Result<()>, known: u64, waits: Vec<Wait>) {
+    fn refused(promise: Promise, known: u64, waits: Vec<Wait>) {
         let stream = stream(100, known, waits);
         assert!(promise(&stream, s(0)).is_err(), "{stream}");
     }

@@ -11,8 +11,11 @@ use super::{
     facts::{Fact, Facts},
 };
 
+/// Says where a history breaks it.
+type Promise = fn(&Book) -> Result<()>;
+
 /// What the streams promise together.
-const OF_ALL_STREAMS: [(&str, fn(&Book) -> Result<()>); 7] = [
+const OF_ALL_STREAMS: [(&str, Promise); 7] = [
     ("ordered across streams", ordered_across),
     ("unique across streams", unique),
     ("heartbeat true across streams", one_death),
@@ -231,7 +234,7 @@ mod tests {
         *,
     };
 
-    fn refused_together(promise: fn(&Book) -> Result<()>, streams: Vec<Watched>) {
+    fn refused_together(promise: Promise, streams: Vec<Watched>) {
         let book = book(streams);
         assert!(promise(&book).is_err(), "{book:#?}");
     }
@@ -287,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_generation_of_two_tokens_or_two_ends_is_refused() {
-        let spoils: [(fn(&Book) -> Result<()>, fn(&mut Message)); 3] = [
+        let spoils: [(Promise, fn(&mut Message)); 3] = [
             (unique, |other| other.fingerprint = 9),
             (unique, |other| other.expire_time.0 += 1),
             (one_death, |other| other.life -= s(1)),

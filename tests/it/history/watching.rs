@@ -12,6 +12,9 @@ use wxtokend::pb::{
 
 use super::{Heard, History, Message, Wait, alone};
 
+/// So many messages at one instant are no news.
+const FLOOD: usize = 100;
+
 /// Reads a stream as [`Streaming`] does. When it is dropped, what was read is judged.
 #[derive(Debug)]
 pub(crate) struct Watching<S = Streaming<WatchTokenResponse>> {
@@ -73,7 +76,23 @@ where
             item: None,
         };
         let item = self.stream.next().await;
-        waiting.item.insert(item).clone().transpose()
+        let item = waiting.item.insert(item).clone();
+        drop(waiting);
+        self.judge_a_flood();
+        item.transpose()
+    }
+}
+
+impl<S> Watching<S> {
+    /// A stream that repeats itself without a pause never comes to its end: it is judged before.
+    fn judge_a_flood(&self) {
+        let book = self.history.0.book();
+        let stream = &book.streams[self.index];
+        let latest = stream.waits.iter().rev().map(|wait| wait.until);
+        let earlier = latest.clone().nth(FLOOD);
+        if earlier.is_some() && earlier == latest.clone().next() {
+            alone::check(stream, book.way);
+        }
     }
 }
 
