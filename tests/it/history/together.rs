@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_generation_of_two_tokens_or_two_ends_is_refused() {
-        let spoils: [(Promise, fn(&mut Message)); 3] = [
+        type Spoil = fn(&mut Message);
+        let spoils: [(Promise, Spoil); 3] = [
             (unique, |other| other.fingerprint = 9),
             (unique, |other| other.expire_time.0 += 1),
             (one_death, |other| other.life -= s(1)),
