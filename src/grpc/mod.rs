@@ -8,7 +8,7 @@
 //! bytes), `connection` (HTTP/2, limits, age), `pace` (readers that do not read), `measure` (counts
 //! it), `deadline` (how long a call may last), `asked` (a request that never comes), `calls` (which
 //! service), `caller` (who asks), `request` (is it well formed), `service` (the three calls) and, for
-//! streams, `watch`. Its answer goes out through `answer`, and `readers` knows who has which token.
+//! streams, `streams` and `watch`. Its answer goes out through `answer`, and `readers` knows who has which token.
 //! `wire` and `status` say how tokens and errors look to callers, `health` how well we are.
 
 mod answer;
@@ -27,6 +27,7 @@ mod request;
 mod seats;
 mod service;
 mod status;
+mod streams;
 mod watch;
 mod wire;
 
@@ -41,9 +42,9 @@ use tonic::service::Routes;
 use tracing::warn;
 
 use self::{
-    caller::Door, calls::Calls, connection::Host, health::Health, readers::Readers, seats::Seats,
-    service::Service,
+    caller::Door, calls::Calls, connection::Host, health::Health, seats::Seats, service::Service,
 };
+pub use self::{streams::Streams, watch::TokenStream};
 use crate::{
     config,
     domain::access::Access,
@@ -71,10 +72,11 @@ impl Server {
         access: slot::Receiver<Arc<Access>>,
         metrics: &Metrics,
     ) -> Result<Self, BindError> {
-        let readers = Readers::new(&tokens, metrics);
-        let (health, health_service) = Health::new(tokens.clone(), readers.clone()).await;
+        let streams = Streams::new(&tokens, metrics);
+        let readers = streams.readers().clone();
+        let (health, health_service) = Health::new(tokens.clone(), readers).await;
         let door = Door::new(tokens.clone(), access);
-        let service = Service::new(door, tokens.clone(), readers);
+        let service = Service::new(door, tokens.clone(), streams);
         let others = with_reflection(Routes::new(health_service)).prepare();
         Ok(Self {
             listener: Listener::bind(&settings.listen).await?,

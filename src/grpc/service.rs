@@ -6,12 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{
-    caller::Door,
-    readers::Readers,
-    watch::{TokenStream, Watch},
-    wire,
-};
+use super::{caller::Door, streams::Streams, watch::TokenStream, wire};
 use crate::{
     domain::{access::Grant, report::StaleReport},
     pb,
@@ -22,15 +17,15 @@ use crate::{
 pub(super) struct Service {
     pub(super) door: Door,
     tokens: Tokens,
-    readers: Readers,
+    streams: Streams,
 }
 
 impl Service {
-    pub(super) fn new(door: Door, tokens: Tokens, readers: Readers) -> Self {
+    pub(super) fn new(door: Door, tokens: Tokens, streams: Streams) -> Self {
         Self {
             door,
             tokens,
-            readers,
+            streams,
         }
     }
 
@@ -69,7 +64,6 @@ impl Service {
         connection: CancellationToken,
     ) -> Result<TokenStream, Status> {
         let app = self.door.admit(grant, &request)?;
-        let reader = self.readers.join(&app)?;
-        Ok(Watch::new(&app, request, connection, reader)?.into_stream())
+        Ok(self.streams.open(&app, request, connection)?)
     }
 }

@@ -117,15 +117,15 @@ impl Watch {
                     wait => wait,
                 },
             };
-            beat = match self.event(wake_in).await {
-                Event::News => false,
+            match self.event(wake_in).await {
+                Event::News => {}
                 Event::Beat => {
-                    // With no token there is nothing to say, now.
+                    // With no token there is nothing to say now: it is owed until there is.
                     self.beat = Instant::now() + BEAT;
-                    true
+                    beat = true;
                 }
                 Event::End => return self.last_word(),
-            };
+            }
         }
         Err(NoToken::Draining)
     }
@@ -203,7 +203,7 @@ type Step = (Watch, Result<WatchTokenResponse, Status>);
 
 /// A [`Watch`] that is polled. Ends after the first error.
 #[derive(Debug)]
-pub(super) struct TokenStream {
+pub struct TokenStream {
     reader: Arc<Reader>,
     step: Option<ReusableBoxFuture<'static, Step>>,
 }
@@ -243,7 +243,7 @@ mod tests {
     use crate::{
         clock::Clock,
         domain::{Now, Secret, Token},
-        grpc::readers::Readers,
+        grpc::streams::Streams,
         pb,
         telemetry::Metrics,
         tokens::{Current, Publisher, Tokens, channel},
@@ -317,10 +317,9 @@ mod tests {
                 app_id: "wx1".into(),
                 known_generation,
             };
-            let readers = Readers::new(&self.tokens, &Metrics::new());
-            let reader = readers.join(&shop()).unwrap();
-            let watch = Watch::new(&shop(), request, self.connection.clone(), reader);
-            watch.unwrap().into_stream()
+            let streams = Streams::new(&self.tokens, &Metrics::new());
+            let connection = self.connection.clone();
+            streams.open(&shop(), request, connection).unwrap()
         }
     }
 
@@ -526,5 +525,24 @@ mod tests {
         assert!(timeout(Duration::ZERO, stream.next()).await.is_err());
         bench.publish(2, 7200);
         assert_eq!(told(&mut stream).await, (Cause::Rotated, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_of_life_that_was_due_without_a_token_comes_with_it() {
+        let bench = Bench::new();
+        bench.publish(1, 7200);
+        // A stream whose token is dead ends after a random while.
+        fastrand::seed(1);
+        let (start, mut stream) = (Instant::now(), bench.watch(1));
+        let almost = Duration::from_millis(29_999);
+        assert!(timeout(almost, stream.next()).await.is_err());
+        bench.kill(1);
+        let revive = async {
+            sleep(Duration::from_millis(2)).await;
+            bench.publish(1, 7200);
+        };
+        let (beat, ()) = tokio::join!(told(&mut stream), revive);
+        assert_eq!(beat, (Cause::Heartbeat, 1));
+        assert_eq!(start.elapsed().as_secs(), 30, "not a beat later");
     }
 }

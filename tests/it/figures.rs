@@ -108,17 +108,11 @@ async fn a_stream_is_counted_at_its_end_and_a_call_that_was_cut_as_cancelled() {
     let server = serve().await;
     server.publish(1);
     let mut client = server.client().await;
-    let mut drained = client
-        .watch_token(watch("shop"))
-        .await
-        .unwrap()
-        .into_inner();
+    let history = &server.history;
+    let drained = history.watch(&mut client, watch("shop")).await;
+    let mut drained = drained.unwrap();
     drained.message().await.unwrap();
-    let mut left = client
-        .watch_token(watch("shop"))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut left = history.watch(&mut client, watch("shop")).await.unwrap();
     left.message().await.unwrap();
     calls_become(&server, &[]).await;
     drop(left);

@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::StreamExt;
-use tonic::{Code, Request, Status, Streaming, body::Body, transport::Endpoint};
+use tonic::{Code, Request, Status, body::Body, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -33,8 +33,9 @@ use wxtokend::{
     tokens::{NoToken, Outcome, View},
 };
 
-use crate::served::{
-    Client, Running, app, eventually, failed, serve, serve_with, settings, within,
+use crate::{
+    history::Watching,
+    served::{Client, Running, app, eventually, failed, serve, serve_with, settings, within},
 };
 
 fn get(app_id: &str) -> pb::GetTokenRequest {
@@ -65,13 +66,13 @@ fn with_key<T>(message: T, key: &str) -> Request<T> {
     request
 }
 
-async fn told(stream: &mut Streaming<pb::WatchTokenResponse>) -> (Cause, u64) {
+async fn told(stream: &mut Watching) -> (Cause, u64) {
     let message = within(stream.message(), "a message").await;
     let message = message.unwrap().expect("a message");
     (message.cause(), message.token.unwrap().generation)
 }
 
-async fn end(stream: &mut Streaming<pb::WatchTokenResponse>) -> Status {
+async fn end(stream: &mut Watching) -> Status {
     within(stream.message(), "the end").await.unwrap_err()
 }
 
@@ -121,7 +122,8 @@ async fn an_app_that_is_not_configured_is_unknown() {
     let status = client.get_token(get("nope")).await.unwrap_err();
     is(&status, Code::NotFound, "UNKNOWN_APP", false);
     assert_eq!(status.message(), "no app named `nope` is configured here");
-    let status = client.watch_token(watch("nope", 0)).await.unwrap_err();
+    let stream = server.history.watch(&mut client, watch("nope", 0)).await;
+    let status = stream.unwrap_err();
     is(&status, Code::NotFound, "UNKNOWN_APP", false);
 }
 
@@ -136,8 +138,9 @@ async fn a_malformed_request_names_its_fields() {
     };
     let status = client.get_token(get("")).await.unwrap_err();
     assert_eq!(fields(&status), ["app_id"]);
-    let status = client.watch_token(watch(&"x".repeat(65), 0)).await;
-    assert_eq!(fields(&status.unwrap_err()), ["app_id"]);
+    let request = watch(&"x".repeat(65), 0);
+    let stream = server.history.watch(&mut client, request).await;
+    assert_eq!(fields(&stream.unwrap_err()), ["app_id"]);
     let status = client.force_refresh(stale(0)).await.unwrap_err();
     assert_eq!(fields(&status), ["stale_generation"]);
     let mut long = stale(1);
@@ -265,7 +268,8 @@ async fn the_key_says_who_asks_and_a_new_list_counts_at_once() {
         let status = client.get_token(request).await.unwrap_err();
         is(&status, Code::Unauthenticated, "UNAUTHENTICATED", false);
     }
-    let status = client.watch_token(watch("", 0)).await.unwrap_err();
+    let stream = server.history.watch(&mut client, watch("", 0)).await;
+    let status = stream.unwrap_err();
     is(&status, Code::Unauthenticated, "UNAUTHENTICATED", false);
     client.get_token(with_key(get("wx1"), "old")).await.unwrap();
 
@@ -333,8 +337,8 @@ async fn a_passed_deadline_is_called_by_its_name() {
     let server = serve().await;
     server.publish(1);
     let mut client = patient_client(&server).await;
-    let stream = client.watch_token(limited(watch("shop", 0), "300m")).await;
-    let mut stream = stream.unwrap().into_inner();
+    let request = limited(watch("shop", 0), "300m");
+    let mut stream = server.history.watch(&mut client, request).await.unwrap();
     assert_eq!(told(&mut stream).await, (Cause::Current, 1));
     let status = end(&mut stream).await;
     is(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", false);
@@ -382,8 +386,8 @@ async fn all_of_64_watchers_see_the_rotation() {
     for _ in 0..8 {
         let mut client = server.client().await;
         for _ in 0..8 {
-            let stream = client.watch_token(watch("shop", 0)).await;
-            streams.push(stream.unwrap().into_inner());
+            let stream = server.history.watch(&mut client, watch("shop", 0)).await;
+            streams.push(stream.unwrap());
         }
     }
     for stream in &mut streams {
@@ -400,9 +404,9 @@ async fn a_watcher_that_holds_the_token_hears_of_the_next_one_first() {
     let server = serve().await;
     server.publish(5);
     let mut client = server.client().await;
-    let stream = client.watch_token(watch("shop", 5)).await.unwrap();
+    let stream = server.history.watch(&mut client, watch("shop", 5)).await;
     server.publish(6);
-    assert_eq!(told(&mut stream.into_inner()).await, (Cause::Rotated, 6));
+    assert_eq!(told(&mut stream.unwrap()).await, (Cause::Rotated, 6));
 }
 
 #[tokio::test]
@@ -413,8 +417,8 @@ async fn a_stream_whose_token_dies_ends_with_the_error_of_get_token() {
     view.trouble = failed(Remedy::IpList, server.tokens.now().boot).trouble;
     server.publisher.publish(&app("shop"), view);
     let mut client = server.client().await;
-    let stream = client.watch_token(watch("shop", 0)).await.unwrap();
-    let mut stream = stream.into_inner();
+    let stream = server.history.watch(&mut client, watch("shop", 0)).await;
+    let mut stream = stream.unwrap();
     assert_eq!(told(&mut stream).await, (Cause::Current, 1));
     let status = end(&mut stream).await;
     let metadata = is(&status, Code::FailedPrecondition, "NEEDS_OPERATOR", false);
@@ -426,12 +430,12 @@ async fn draining_is_the_last_word_and_the_server_ends_although_nobody_reads() {
     let server = serve().await;
     server.publish(1);
     let mut client = server.client().await;
-    let stream = client.watch_token(watch("shop", 0)).await.unwrap();
-    let mut stream = stream.into_inner();
+    let stream = server.history.watch(&mut client, watch("shop", 0)).await;
+    let mut stream = stream.unwrap();
     assert_eq!(told(&mut stream).await, (Cause::Current, 1));
     // These stay open and are never read.
     let mut idle = server.client().await;
-    let _unread = idle.watch_token(watch("shop", 0)).await.unwrap();
+    let _unread = server.history.watch(&mut idle, watch("shop", 0)).await;
     let mut health = HealthClient::new(server.channel().await);
     let _health = health.watch(health_of("")).await.unwrap();
     let _silent = server.socket().await;
@@ -501,8 +505,8 @@ async fn an_aged_connection_asks_its_streams_to_come_back() {
     let server = serve_with(settings, Vec::new(), Duration::from_secs(10)).await;
     server.publish(1);
     let mut client = server.client().await;
-    let stream = client.watch_token(watch("shop", 0)).await.unwrap();
-    let mut stream = stream.into_inner();
+    let stream = server.history.watch(&mut client, watch("shop", 0)).await;
+    let mut stream = stream.unwrap();
     assert_eq!(told(&mut stream).await, (Cause::Current, 1));
     assert_eq!(told(&mut stream).await, (Cause::Draining, 1));
     is(
@@ -511,8 +515,8 @@ async fn an_aged_connection_asks_its_streams_to_come_back() {
         "DRAINING",
         false,
     );
-    let stream = client.watch_token(watch("shop", 0)).await.unwrap();
-    assert_eq!(told(&mut stream.into_inner()).await, (Cause::Current, 1));
+    let stream = server.history.watch(&mut client, watch("shop", 0)).await;
+    assert_eq!(told(&mut stream.unwrap()).await, (Cause::Current, 1));
 }
 
 #[tokio::test]

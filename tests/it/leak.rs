@@ -16,6 +16,7 @@ use wxtokend::{
 };
 
 use crate::{
+    history::History,
     process::{Home, Process, Server, WeChat, get, http, secret_of, stale, token, watch_request},
     raw::{self, Answer, refusing},
     served::Client,
@@ -126,7 +127,7 @@ fn with_key<T>(message: T, key: &str) -> Request<T> {
 }
 
 /// Does what callers do, and what they should not do. Returns what they were told.
-async fn pester(mut client: Client) -> String {
+async fn pester(history: History, mut client: Client) -> String {
     let made_up = "CANARY-98_made-up";
     let mut told = String::new();
     for app in APPS {
@@ -141,9 +142,9 @@ async fn pester(mut client: Client) -> String {
             .force_refresh(with_key(stale(app, &token), KEY))
             .await;
         writeln!(told, "{report:?}").unwrap();
-        let watched = client.watch_token(with_key(watch_request(app), KEY)).await;
-        if let Ok(stream) = watched {
-            let first = stream.into_inner().message().await;
+        let request = with_key(watch_request(app), KEY);
+        if let Ok(mut stream) = history.watch(&mut client, request).await {
+            let first = stream.message().await;
             writeln!(told, "{first:?}").unwrap();
         }
     }
@@ -242,7 +243,8 @@ async fn said_in_chaos(home: Home) -> String {
     while Instant::now() < end {
         let mut callers = JoinSet::new();
         for _ in 0..4 {
-            callers.spawn(pester(server.client().await));
+            let history = server.history.clone();
+            callers.spawn(pester(history, server.client().await));
         }
         while let Some(told) = callers.join_next().await {
             said += &told.unwrap();

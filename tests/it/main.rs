@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod figures;
 mod grpc;
+mod history;
 mod house;
 mod leak;
 mod process;

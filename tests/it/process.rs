@@ -30,7 +30,7 @@ use wxtokend::{
     sandbox::{Counts, Credentials, Knobs, Model, Pool, Settings, Shell},
 };
 
-use crate::served::Client;
+use crate::{history::History, served::Client};
 
 /// What a wait for a process may take at most: on a machine that builds something else as well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -143,6 +143,8 @@ pub(crate) struct Home {
     folder: TempDir,
     text: String,
     variables: Vec<(String, String)>,
+    /// What the streams of every server said that ran here.
+    history: History,
 }
 
 impl Home {
@@ -174,6 +176,7 @@ impl Home {
             folder,
             text,
             variables: Vec::new(),
+            history: History::over_sockets(),
         }
     }
 
@@ -225,7 +228,12 @@ impl Home {
 
     /// Starts the server and waits until it listens.
     pub(crate) async fn serve(&self) -> Server {
-        Server::of(self.spawn()).await
+        self.history.next_server();
+        let history = self.history.clone();
+        Server {
+            history,
+            ..Server::of(self.spawn()).await
+        }
     }
 }
 
@@ -233,13 +241,20 @@ impl Home {
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) url: String,
+    /// What its streams say, and those of the servers before it.
+    pub(crate) history: History,
 }
 
 impl Server {
     pub(crate) async fn of(process: Process) -> Self {
         let line = process.stdout_line("grpc ").await;
         let url = line.strip_prefix("grpc ").unwrap().to_owned();
-        Self { process, url }
+        let history = History::over_sockets();
+        Self {
+            process,
+            url,
+            history,
+        }
     }
 
     pub(crate) async fn client(&self) -> Client {

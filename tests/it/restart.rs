@@ -222,8 +222,8 @@ async fn sigterm_drains_every_watcher_and_exits_with_0() {
     let mut streams = Vec::new();
     for turn in 0..50 {
         let mut client = server.client().await;
-        let stream = client.watch_token(watch_request(BOTH[turn % 2])).await;
-        let mut stream = stream.unwrap().into_inner();
+        let request = watch_request(BOTH[turn % 2]);
+        let mut stream = server.history.watch(&mut client, request).await.unwrap();
         let first = timeout(PATIENCE, stream.message()).await.unwrap();
         assert_eq!(first.unwrap().unwrap().cause(), Cause::Current);
         streams.push(stream);

@@ -18,6 +18,8 @@ use wxtokend::{
     tokens::{self, Current, Publisher, Tokens, View},
 };
 
+use crate::history::History;
+
 /// What any wait in a test may take at most: a test that hangs should say where.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,8 @@ pub(crate) struct Running {
     pub(crate) tokens: Tokens,
     pub(crate) publisher: Publisher,
     pub(crate) metrics: Metrics,
+    /// What its streams say.
+    pub(crate) history: History,
     pub(crate) access: watch::Sender<Arc<Access>>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
@@ -71,6 +75,7 @@ pub(crate) async fn serve_with(
         tokens,
         publisher,
         metrics,
+        history: History::over_sockets(),
         access,
         stop: stop.clone(),
         serving: tokio::spawn(server.serve(stop, limit)),

@@ -1,13 +1,22 @@
-//! Random simulated weeks: the real refresher, the sandbox's model, every fault it knows, crashes and
-//! broken disks, and the invariants of the house checked all the time.
+//! Random simulated weeks: the real refresher and the real streams, the sandbox's model, every fault
+//! it knows, crashes, restarts and broken disks, and the invariants of the house checked all the time.
 //!
 //! Everything follows from the seed, which a failure prints. `WXTOKEND_SEED=N` runs one week,
-//! `WXTOKEND_SEEDS=N` runs weeks 0 to N.
+//! `WXTOKEND_SEEDS=N` runs the first N.
 
-use std::{collections::HashMap, env, fmt, sync::atomic::Ordering, time::Duration};
+mod watchers;
+
+use std::{
+    collections::HashMap,
+    env, fmt,
+    ops::AddAssign,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
 
 use fastrand::Rng;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use wxtokend::{
     domain::{
         Generation, Mode, Moment, Policy, Remedy,
@@ -17,7 +26,11 @@ use wxtokend::{
     tokens::{Issued, NoToken},
 };
 
-use crate::world::{AppUnderTest, World};
+use self::watchers::Watchers;
+use crate::{
+    history::Seen,
+    world::{AppUnderTest, World},
+};
 
 /// A week has as many lives of a token as a real one.
 const LIVES: u32 = 84;
@@ -25,48 +38,108 @@ const LIVES: u32 = 84;
 /// Weeks that every run of the tests goes through.
 const SEEDS: u64 = 200;
 
+/// Weeks that failed once, and what they found. They go first.
+const KEPT: [(u64, &str); 0] = [];
+
 #[test]
 fn in_any_week_all_invariants_hold() {
     let number = |name| env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    if let Some(seed) = number("WXTOKEND_SEED") {
-        return live_through(seed);
-    }
-    let seeds = number("WXTOKEND_SEEDS").unwrap_or(SEEDS);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    std::thread::scope(|scope| {
-        for first in 0..threads {
-            let share = (first..seeds).step_by(usize::try_from(threads).expect("few"));
-            scope.spawn(move || share.for_each(live_through));
-        }
-    });
+    let kept = KEPT.iter().map(|(seed, _)| *seed);
+    let count = number("WXTOKEND_SEEDS").unwrap_or(SEEDS);
+    let only = number("WXTOKEND_SEED").map(|seed| vec![seed]);
+    let seeds = only.unwrap_or_else(|| kept.chain(0..count).collect());
+    let began = Instant::now();
+    let lived = live_through_all(&seeds);
+    let took = began.elapsed().as_secs_f64();
+    println!("{} weeks in {took:.1} s: {lived}", seeds.len());
 }
 
-fn live_through(seed: u64) {
+fn live_through_all(seeds: &[u64]) -> Lived {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let share = || {
+        let mut lived = Lived::default();
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            lived += live_through(*seed, &next);
+        }
+        lived
+    };
+    let mut all = Lived::default();
+    thread::scope(|scope| {
+        let shares: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
+        for share in shares {
+            all += share.join().expect("every week ends well");
+        }
+    });
+    all
+}
+
+fn live_through(seed: u64, next: &AtomicUsize) -> Lived {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
-    // The dice of the refresher too.
+    // The dice of the product too.
     fastrand::seed(seed);
-    let guard = PrintOnPanic(seed);
-    runtime.block_on(async { Week::new(seed).live().await });
-    drop(guard);
+    let _guard = OnPanic { seed, next };
+    runtime.block_on(async { Week::new(seed).live().await })
 }
 
-struct PrintOnPanic(u64);
+/// Tells how to live through a week again that ended badly, and begins no other.
+struct OnPanic<'a> {
+    seed: u64,
+    next: &'a AtomicUsize,
+}
 
-impl Drop for PrintOnPanic {
+impl Drop for OnPanic<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("run this week again with WXTOKEND_SEED={}", self.0);
+        if thread::panicking() {
+            eprintln!("run this week again with WXTOKEND_SEED={}", self.seed);
+            self.next.store(usize::MAX / 2, Ordering::Relaxed);
         }
+    }
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lived {
+    simulated: Duration,
+    faults: usize,
+    seen: Seen,
+}
+
+impl AddAssign for Lived {
+    fn add_assign(&mut self, other: Self) {
+        self.simulated += other.simulated;
+        self.faults += other.faults;
+        self.seen.tokens += other.seen.tokens;
+        self.seen.streams += other.seen.streams;
+        self.seen.messages += other.seen.messages;
+    }
+}
+
+impl fmt::Display for Lived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days = self.simulated.as_secs() / 86_400;
+        let Seen {
+            tokens,
+            streams,
+            messages,
+        } = self.seen;
+        write!(
+            f,
+            "{days} days simulated, {tokens} tokens, {} faults, {messages} messages on {streams} streams",
+            self.faults
+        )
     }
 }
 
 struct Week {
     world: World,
+    watchers: Watchers,
     dice: Rng,
+    faults: usize,
     life: Duration,
     end: Moment,
     /// Faults strike only the first app; the second must never notice.
@@ -119,12 +192,15 @@ impl Week {
         };
         let apps = [("troubled", policy(&mut dice)), ("calm", policy(&mut dice))];
         let world = World::new(settings, &apps, dice.u64(..));
+        let watchers = Watchers::new(&world, life, &mut dice);
         let now = world.now().boot;
         Self {
             troubled: world.apps[0].clone(),
             calm: world.apps[1].clone(),
             world,
+            watchers,
             dice,
+            faults: 0,
             life,
             end: now + life * LIVES,
             last_fault: now,
@@ -137,7 +213,8 @@ impl Week {
         }
     }
 
-    async fn live(mut self) {
+    async fn live(mut self) -> Lived {
+        let begin = self.world.now().boot;
         self.world.start().await;
         while self.world.now().boot < self.end {
             let quiet = self.life.mul_f64(3.0 * self.dice.f64());
@@ -147,8 +224,21 @@ impl Week {
         self.all_is_well_again();
         self.recover().await;
         self.check_the_books();
+        self.stop().await;
+        let lived = Lived {
+            simulated: self.world.now().boot.since(begin),
+            faults: self.faults,
+            seen: self.watchers.seen(),
+        };
+        self.watchers.end().await;
+        lived
+    }
+
+    async fn stop(&mut self) {
         let took = self.world.stop().await;
         assert!(took <= Duration::from_secs(10), "a stop took {took:?}");
+        // Whoever watches hears of it.
+        sleep(Duration::from_millis(1)).await;
     }
 
     /// Callers go on as ever for `span`.
@@ -174,6 +264,8 @@ impl Week {
             Ok(issued) => issued,
             Err(why) => return self.check_refusal(app, &why),
         };
+        let answered = self.world.now().boot;
+        self.watchers.handed_out(&app.name, &issued, answered);
         let generation = issued.token.generation;
         let expires_at = issued.token.expires_at;
         let seen = self
@@ -279,6 +371,7 @@ impl Week {
         let span = self.life.mul_f64(self.dice.f64() * self.dice.f64() * 1.5);
         let settled = self.must_live(&self.troubled);
         self.storm = true;
+        self.faults += 1;
         match self.dice.u32(..10) {
             0 => self.crash().await,
             1 => self.somebody_else_fetches(settled).await,
@@ -311,10 +404,15 @@ impl Week {
             self.call(&app).await;
         }
         let begin = self.world.at();
-        self.world.kill().await;
+        if self.dice.bool() {
+            self.world.kill().await;
+        } else {
+            self.stop().await;
+        }
         // If a reply is lost with the server, the recovery retires what callers still keep.
         self.kept.clear();
         sleep(self.life.mul_f64(self.dice.f64() * self.dice.f64() * 0.3)).await;
+        self.watchers.next_server();
         self.world.start().await;
         self.calm_after = self.calm_after.max(self.world.now().boot);
         self.excuse(begin, self.calm.policy.timeout * 2);

@@ -22,6 +22,7 @@ use wxtokend::{
 };
 
 use crate::{
+    history::History,
     process::{
         Home, PATIENCE, Server, WeChat, appid, row, secret_of, since_epoch, stale, time, token,
         token_that, watch_request,
@@ -129,9 +130,9 @@ impl Fleet {
     }
 
     /// Watches and uses each token that comes.
-    async fn watch(self: Arc<Self>, mut client: Client, name: &'static str) {
-        let stream = client.watch_token(watch_request(name)).await;
-        let mut stream = stream.unwrap().into_inner();
+    async fn watch(self: Arc<Self>, history: History, mut client: Client, name: &'static str) {
+        let stream = history.watch(&mut client, watch_request(name)).await;
+        let mut stream = stream.unwrap();
         let mut last = 0;
         while !self.is_over() {
             let Ok(message) = timeout(Duration::from_millis(500), stream.message()).await else {
@@ -169,7 +170,8 @@ impl Fleet {
                 }
                 let client = server.client().await;
                 programs.spawn(Arc::clone(self).call(client.clone(), name));
-                programs.spawn(Arc::clone(self).watch(client, name));
+                let history = server.history.clone();
+                programs.spawn(Arc::clone(self).watch(history, client, name));
             }
         }
         programs

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -21,6 +22,7 @@ use wxtokend::{
         AppName, Ask, Fetched, Mode, Moment, Note, Now, Policy, Record, Secret, Sight,
         budget::Ledger,
     },
+    grpc::Streams,
     refresher::{Managed, Refresher},
     sandbox::{Call, Credentials, Delivery, Model, Pool, Reply, Settings},
     store::{Store, StoreError},
@@ -40,7 +42,16 @@ pub(crate) struct World {
     pub(crate) disk: Arc<Disk>,
     pub(crate) apps: Vec<AppUnderTest>,
     pub(crate) metrics: Metrics,
+    /// The way to the server, as long as one runs.
+    pub(crate) door: watch::Sender<Option<Door>>,
     server: Option<Server>,
+}
+
+/// What readers have of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) streams: Streams,
+    pub(crate) tokens: Tokens,
 }
 
 #[derive(Clone, Debug)]
@@ -69,8 +80,8 @@ enum Traffic {
     Replied { refused: bool },
     /// A look got none.
     Unanswered,
-    /// The server was killed.
-    Killed,
+    /// The server is no more.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -102,6 +113,7 @@ impl World {
             disk: Arc::new(Disk::default()),
             apps,
             metrics: Metrics::new(),
+            door: watch::Sender::new(None),
             server: None,
         }
     }
@@ -130,18 +142,27 @@ impl World {
         let refresher = refresher.await;
         let stop = CancellationToken::new();
         let task = tokio::spawn(refresher.run(stop.clone(), Arc::default()));
+        self.door.send_replace(Some(Door {
+            streams: Streams::new(&tokens, &self.metrics),
+            tokens: tokens.clone(),
+        }));
         self.server = Some(Server { tokens, stop, task });
     }
 
     /// `kill -9`: whatever was under way is lost.
     pub(crate) async fn kill(&mut self) {
-        for app in &self.apps {
-            app.note_down(self.now().boot, Traffic::Killed);
-        }
+        self.note_down_the_end();
+        self.door.send_replace(None);
         let server = self.server.take().expect("a server runs");
         server.task.abort();
         let ended = server.task.await.expect_err("it was killed");
         assert!(ended.is_cancelled(), "the refresher crashed: {ended}");
+    }
+
+    fn note_down_the_end(&self) {
+        for app in &self.apps {
+            app.note_down(self.now().boot, Traffic::Ended);
+        }
     }
 
     /// `SIGTERM`; returns how long it took.
@@ -150,6 +171,8 @@ impl World {
         let begin = self.now().boot;
         server.stop.cancel();
         server.task.await.expect("the refresher ends in peace");
+        self.note_down_the_end();
+        self.door.send_replace(None);
         self.now().boot.since(begin)
     }
 
@@ -223,7 +246,7 @@ impl AppUnderTest {
                     replied = false;
                 }
                 Traffic::Replied { refused } => (replied, refuses) = (true, *refused),
-                Traffic::Unanswered | Traffic::Killed => {}
+                Traffic::Unanswered | Traffic::Ended => {}
                 ended => {
                     let (sent, _, before) = under_way.take().expect("it was sent");
                     match ended {

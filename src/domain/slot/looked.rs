@@ -1,5 +1,7 @@
 //! A look came back.
 
+use std::time::Duration;
+
 use super::{
     Looked, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
@@ -31,11 +33,18 @@ impl Slot {
         match proof {
             Proof::Dead if !was_dead => {
                 held.dead = true;
-                // What WeChat refuses, it refuses for a dead token too.
-                let trouble = self.trouble.as_ref().map(|t| t.remedy);
-                if trouble.is_none_or(|remedy| remedy == Remedy::BackOff) {
-                    self.next_ask = self.next_ask.min(now.boot);
-                }
+                // What WeChat refuses, it refuses for a dead token too: its pause is kept. But the plan
+                // of a token that came back to life in between is none for a dead one.
+                let remedy = self.trouble.as_ref().map(|trouble| trouble.remedy);
+                let pause = match remedy {
+                    None | Some(Remedy::BackOff) => Duration::ZERO,
+                    Some(other) => {
+                        let left = self.left(now);
+                        self.policy
+                            .pause(other, self.failures, left, now.wall, roll)
+                    }
+                };
+                self.next_ask = self.next_ask.min(now.boot + pause);
                 Looked::Died
             }
             Proof::Alive if was_dead => {

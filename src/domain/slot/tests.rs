@@ -496,6 +496,25 @@ fn a_dead_token_without_successor_is_looked_at_every_five_seconds_and_may_revive
 }
 
 #[test]
+fn a_token_that_dies_revives_and_dies_again_waits_no_longer_than_its_trouble_says() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(60));
+    story.report();
+    story.prove_dead();
+    story.expect_ask();
+    story.fail(Remedy::Refused(Refused::Credential), true);
+    story.slot.looks.want(story.now.boot);
+    story.expect_look();
+    assert_eq!(story.see(Sight::Alive), Looked::Revived);
+    // WeChat's back ends disagree.
+    story.wait(secs(15));
+    story.report();
+    story.prove_dead();
+    let wait = story.slot.retry_at(story.now).since(story.now.boot);
+    assert!(wait <= secs(600), "{wait:?} as if it lived");
+}
+
+#[test]
 fn an_errcode_that_no_token_cures_asks_nobody() {
     let mut story = Story::settled(Mode::Classic);
     story.wait(secs(60));
