@@ -290,12 +290,12 @@ impl Heard {
         let (head, body) = response.into_parts();
         let (mut headers, mut data) = (vec![head.headers], Vec::new());
         let mut body = std::pin::pin!(body);
-        // A stream may go on for ever: the first message will do, and its clock need not beat.
-        while let Ok(Some(frame)) = timeout(Duration::from_secs(20), body.frame()).await {
-            match frame
-                .expect("a status is no error of the transport")
-                .into_data()
-            {
+        // A reader who knows the token hears of it with the first heartbeat. What follows the first
+        // message at once belongs to it; a stream may go on for ever.
+        let patience = |data: &[u8]| Duration::from_secs(if data.is_empty() { 40 } else { 1 });
+        while let Ok(Some(frame)) = timeout(patience(&data), body.frame()).await {
+            let frame = frame.expect("a status is no error of the transport");
+            match frame.into_data() {
                 Ok(chunk) => data.extend_from_slice(&chunk),
                 Err(frame) => headers.extend(frame.into_trailers().ok()),
             }
