@@ -6,9 +6,9 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response, header::CONTENT_TYPE};
-use hyper::body::Incoming;
-use tonic::{Status, body::Body, metadata::GRPC_CONTENT_TYPE, service::Routes};
+use tonic::{Status, body::Body, codegen::StdError, metadata::GRPC_CONTENT_TYPE, service::Routes};
 use tower::Service as _;
 
 use super::{
@@ -38,13 +38,16 @@ impl Calls {
     }
 
     /// Calls `method` as `request` asks for it. The caller has given it as much time as `limit` says.
-    pub(super) fn begin(
+    pub(super) fn begin<B>(
         &self,
         method: Method,
-        request: Request<Incoming>,
+        request: Request<B>,
         limit: Option<Duration>,
         from: &Connection,
-    ) -> Answering {
+    ) -> Answering
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<StdError>> + Send + Unpin + 'static,
+    {
         if method == Method::Other {
             return self.other(request, from);
         }
@@ -62,7 +65,10 @@ impl Calls {
         })
     }
 
-    fn other(&self, request: Request<Incoming>, from: &Connection) -> Answering {
+    fn other<B>(&self, request: Request<B>, from: &Connection) -> Answering
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<StdError>> + Send + Unpin + 'static,
+    {
         let end = from.end.clone();
         let mut others = self.others.clone();
         Box::pin(async move {
@@ -76,7 +82,7 @@ impl Calls {
 async fn ours(
     tokens: &Service,
     method: Method,
-    request: Request<Incoming>,
+    request: Request<impl http_body::Body<Data = Bytes, Error: Into<StdError>> + Unpin>,
     limit: Option<Duration>,
     from: Connection,
 ) -> Result<Saying, Status> {

@@ -12,14 +12,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2};
+use http_body::Body;
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     select,
     time::{Instant, sleep},
 };
 use tokio_util::{either::Either, sync::CancellationToken};
+use tonic::codegen::StdError;
 
 use super::{
     answer::Answer,
@@ -113,10 +116,7 @@ impl Host {
 
     async fn converse(self: &Arc<Self>, socket: Greeted<Socket>, peer: Peer) {
         let end = self.end.child_token();
-        let called = Called {
-            host: Arc::clone(self),
-            connection: Connection::new(peer, end.clone()),
-        };
+        let called = Called::new(self, Connection::new(peer, end.clone()));
         let talk = self.http.serve_connection(TokioIo::new(socket), called);
         // In a box, because this future would hold it twice.
         let mut talk = Box::pin(talk);
@@ -137,17 +137,28 @@ impl Host {
 
 /// What hyper calls for each request of a connection.
 #[derive(Debug)]
-struct Called {
+pub(super) struct Called {
     host: Arc<Host>,
     connection: Connection,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Called {
+impl Called {
+    /// For the requests of `connection`.
+    pub(super) fn new(host: &Arc<Host>, connection: Connection) -> Self {
+        let host = Arc::clone(host);
+        Self { host, connection }
+    }
+}
+
+impl<B> hyper::service::Service<Request<B>> for Called
+where
+    B: Body<Data = Bytes, Error: Into<StdError>> + Send + Unpin + 'static,
+{
     type Response = Response<Counted<Answer>>;
     type Error = Infallible;
     type Future = Measured<Either<Bounded<Answering>, Ready<Response<Answer>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let method = method(request.uri().path());
         let answer = match deadline::limit(request.headers()) {
             Ok(limit) => {

@@ -33,21 +33,30 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::service::Service as _;
 use tokio::{select, sync::watch as slot, time::timeout};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use tonic::service::Routes;
+use tonic::{Status, codegen::StdError, service::Routes};
 use tracing::warn;
 
 use self::{
-    caller::Door, calls::Calls, connection::Host, health::Health, seats::Seats, service::Service,
+    caller::Door,
+    calls::Calls,
+    connection::{Called, Connection, Host},
+    health::Health,
+    seats::Seats,
+    service::Service,
 };
 pub use self::{streams::Streams, watch::TokenStream};
 use crate::{
     config,
-    domain::access::Access,
+    domain::access::{Access, Peer},
     listener::{BindError, Listener, room},
     pb,
     telemetry::Metrics,
@@ -94,6 +103,23 @@ impl Server {
     /// Where to reach it from this machine: `http://127.0.0.1:43211` or `unix:///run/grpc.sock`.
     pub fn local_url(&self) -> &str {
         self.listener.url()
+    }
+
+    /// Answers one call as if it had come over a connection from `peer`, so that what a request says
+    /// can be tried without a socket.
+    pub async fn answer<B>(
+        &self,
+        request: Request<B>,
+        peer: Peer,
+    ) -> Response<impl Body<Data = Bytes, Error = Status> + use<B>>
+    where
+        B: Body<Data = Bytes, Error: Into<StdError>> + Send + Unpin + 'static,
+    {
+        let connection = Connection::new(peer, self.host.end.child_token());
+        let answer = Called::new(&self.host, connection).call(request);
+        match answer.await {
+            Ok(answer) => answer,
+        }
     }
 
     /// Answers calls until `stop`. Then it accepts no more connections, waits until the owner of the

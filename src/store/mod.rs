@@ -13,6 +13,8 @@ use std::{io, mem::discriminant, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
+pub use snapshot::{Damage, read as read_state, write as write_state};
+
 use crate::{clock::Clock, config, domain::Record};
 
 /// Keeps one [`Record`] for each app, by appid.

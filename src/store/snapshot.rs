@@ -22,23 +22,34 @@ const FORMAT: u64 = 1;
 
 /// Why a file is not believed. Holds nothing of the file's content: serde's own messages quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Damage {
+pub enum Damage {
+    /// It is no JSON, or JSON of something else.
     #[error("it is not what this program writes, from line {line}, column {column} on")]
-    Syntax { line: usize, column: usize },
+    Syntax {
+        /// From 1.
+        line: usize,
+        /// From 1; 0 if nothing of the line was understood.
+        column: usize,
+    },
+    /// It is left for the newer version.
     #[error("it was written by a newer version, in format {0}")]
     Newer(u64),
+    /// No version has written it.
     #[error("its format is unknown")]
     Unknown,
+    /// Something has changed since it was written.
     #[error("its checksum is wrong")]
     Checksum,
+    /// Somebody has copied or renamed it.
     #[error("it belongs to another app")]
     OtherApp,
+    /// No token has such a life or such a place in the order.
     #[error("its values are impossible")]
     Impossible,
 }
 
 /// The text to keep of `record`.
-pub(super) fn write(appid: &str, record: &Record, now: Now, boot_id: &str) -> Zeroizing<String> {
+pub fn write(appid: &str, record: &Record, now: Now, boot_id: &str) -> Zeroizing<String> {
     let content = Content::new(appid, record, Anchor::new(now, boot_id));
     let file = Envelope {
         format: FORMAT,
@@ -50,7 +61,7 @@ pub(super) fn write(appid: &str, record: &Record, now: Now, boot_id: &str) -> Ze
 }
 
 /// The record of `appid` in `text`.
-pub(super) fn read(appid: &str, text: &[u8], now: Now, boot_id: &str) -> Result<Record, Damage> {
+pub fn read(appid: &str, text: &[u8], now: Now, boot_id: &str) -> Result<Record, Damage> {
     let Format { format } = parse(text)?;
     match format {
         FORMAT => {}

@@ -79,10 +79,10 @@ impl Times {
 }
 
 pub(super) fn millis(time: SystemTime) -> Millis {
-    let whole = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    let whole = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => whole(after),
-        Err(before) => -whole(before.duration()),
+        Ok(after) => 0_i64.saturating_add_unsigned(whole(after)),
+        Err(before) => 0_i64.saturating_sub_unsigned(whole(before.duration())),
     }
 }
 
@@ -92,5 +92,17 @@ pub(super) fn wall(millis: Millis) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_sub(span)
     } else {
         SystemTime::UNIX_EPOCH.checked_add(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_of_a_file_is_written_as_it_was_read() {
+        for time in [Millis::MIN, Millis::MIN + 1, -1, 0, 1, Millis::MAX] {
+            assert_eq!(millis(wall(time).unwrap()), time);
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod admin;
 mod cli;
 mod config;
+mod corpora;
 mod figures;
 mod grpc;
 mod history;
