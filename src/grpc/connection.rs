@@ -27,6 +27,7 @@ use super::{
     deadline::{self, Bounded, plain},
     greeting::{Greeted, greeted},
     measure::{Counted, Measured, method},
+    outflow::Outflow,
     pace::Streams,
     seats::Seat,
 };
@@ -117,7 +118,9 @@ impl Host {
             host: Arc::clone(self),
             connection: Connection::new(peer, end.clone()),
         };
-        let talk = self.http.serve_connection(TokioIo::new(socket), called);
+        let talk = self
+            .http
+            .serve_connection(TokioIo::new(Outflow::new(socket)), called);
         // In a box, because this future would hold it twice.
         let mut talk = Box::pin(talk);
         let mut limit = pin!(sleep(jittered(self.max_age)));
