@@ -12,8 +12,8 @@ use wxtokend::pb;
 
 use crate::wire::{Connection, Heard};
 
-const GET: &str = "/wxtokend.v1.TokenService/GetToken";
-const WATCH: &str = "/wxtokend.v1.TokenService/WatchToken";
+pub(crate) const GET: &str = "/wxtokend.v1.TokenService/GetToken";
+pub(crate) const WATCH: &str = "/wxtokend.v1.TokenService/WatchToken";
 
 /// A push is over when nothing more has come for so long.
 const QUIET: Duration = Duration::from_secs(5);

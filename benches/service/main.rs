@@ -6,6 +6,7 @@
 mod load;
 mod server;
 mod stock;
+mod torture;
 mod wire;
 
 use std::{
@@ -51,6 +52,9 @@ async fn main() {
     }
     if wanted("start") {
         start().await;
+    }
+    if wanted("torture") {
+        torture().await;
     }
 }
 
@@ -173,6 +177,32 @@ async fn start() {
     );
 }
 
+/// `GetToken` at a fixed rate, with and without peers that misbehave.
+async fn torture() {
+    let wechat = wechat(Duration::from_hours(2)).await;
+    let folder = folder();
+    let streams = torture::STREAMS.to_string();
+    let room = [("WXTOKEND__GRPC__MAX_STREAMS_PER_CONNECTION", &*streams)];
+    let server = Server::ours_with(folder.path(), &wechat.url(), "", &room);
+    drop(reply_of(&server).await);
+    let (mut p50, mut p99) = (Pairs::new("p50, ms"), Pairs::new("p99, ms"));
+    let (span, calm) = (Duration::from_secs(4), Duration::from_secs(2));
+    for _ in 0..ROUNDS {
+        let alone = torture::steady(&server.address, span).await;
+        let crowd = torture::Crowd::gather(&server.address).await;
+        tokio::time::sleep(calm).await;
+        let beside = torture::steady(&server.address, span).await;
+        drop(crowd);
+        tokio::time::sleep(calm).await;
+        p50.push(beside.at(500), alone.at(500));
+        p99.push(beside.at(990), alone.at(990));
+    }
+    println!("GetToken, 8 connections with 200 calls a second each, beside peers that misbehave");
+    for pairs in [p50, p99] {
+        pairs.print_as(["with", "without"]);
+    }
+}
+
 /// Rotates every four seconds.
 const REFRESH: &str = "overlap = '2s'\nprobe_every = '0s'";
 
@@ -244,6 +274,10 @@ impl Pairs {
     }
 
     fn print(self) {
+        self.print_as(["ours", "stock"]);
+    }
+
+    fn print_as(self, [one, other]: [&str; 2]) {
         let ratios = self
             .ours
             .iter()
@@ -252,7 +286,7 @@ impl Pairs {
             .collect();
         let (ours, stock, ratio) = (median(self.ours), median(self.stock), median(ratios));
         println!(
-            "  {:<28} ours {ours:>10.2}   stock {stock:>10.2}   ratio {ratio:.2}",
+            "  {:<28} {one} {ours:>10.2}   {other} {stock:>10.2}   ratio {ratio:.2}",
             self.name
         );
     }

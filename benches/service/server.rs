@@ -29,6 +29,16 @@ pub(crate) struct Server {
 impl Server {
     /// `wxtokend` with the state in `folder` and the WeChat at `wechat`.
     pub(crate) fn ours(folder: &Path, wechat: &str, refresh: &str) -> Self {
+        Self::ours_with(folder, wechat, refresh, &[])
+    }
+
+    /// The same with some settings from the environment.
+    pub(crate) fn ours_with(
+        folder: &Path,
+        wechat: &str,
+        refresh: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let config = folder.join("wxtokend.toml");
         let data = folder.join("data").display().to_string();
         let text = format!(
@@ -41,7 +51,8 @@ impl Server {
         command.args(["serve", "--config"]).arg(config);
         command
             .env("SHOP_SECRET", SECRET)
-            .env("WXTOKEND_LOG", "warn");
+            .env("WXTOKEND_LOG", "warn")
+            .envs(variables.iter().copied());
         Self::start(command)
     }
 

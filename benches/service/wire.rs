@@ -7,7 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How HTTP/2 begins.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -80,6 +81,17 @@ impl Connection {
         self.frame(DATA, END_STREAM, stream, &body);
         self.body = body;
         stream
+    }
+
+    /// Takes a call back. So says the next [`Connection::flush`].
+    pub(crate) fn take_back(&mut self, stream: u32) {
+        let cancel: u32 = 8;
+        self.frame(RST_STREAM, 0, stream, &cancel.to_be_bytes());
+    }
+
+    /// Streams that are called from now on have no window. So says the next [`Connection::flush`].
+    pub(crate) fn shut(&mut self) {
+        self.frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
     }
 
     pub(crate) async fn flush(&mut self) -> io::Result<()> {

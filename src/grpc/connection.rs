@@ -30,6 +30,7 @@ use super::{
     deadline::{self, Bounded, plain},
     greeting::{Greeted, greeted},
     measure::{Counted, Measured, method},
+    outflow::Outflow,
     pace::Streams,
     seats::Seat,
 };
@@ -117,7 +118,8 @@ impl Host {
     async fn converse(self: &Arc<Self>, socket: Greeted<Socket>, peer: Peer) {
         let end = self.end.child_token();
         let called = Called::new(self, Connection::new(peer, end.clone()));
-        let talk = self.http.serve_connection(TokioIo::new(socket), called);
+        let socket = TokioIo::new(Outflow::new(socket));
+        let talk = self.http.serve_connection(socket, called);
         // In a box, because this future would hold it twice.
         let mut talk = Box::pin(talk);
         let mut limit = pin!(sleep(jittered(self.max_age)));

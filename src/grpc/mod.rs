@@ -5,11 +5,12 @@
 //! a peer that never speaks, and it answers a passed deadline with `CANCELLED`.
 //!
 //! A call passes, in this order: `crate::listener` (sockets, accepting), `greeting` (the first
-//! bytes), `connection` (HTTP/2, limits, age), `pace` (readers that do not read), `measure` (counts
-//! it), `deadline` (how long a call may last), `asked` (a request that never comes), `calls` (which
-//! service), `caller` (who asks), `request` (is it well formed), `service` (the three calls) and, for
-//! streams, `streams` and `watch`. Its answer goes out through `answer`, and `readers` knows who has which token.
-//! `wire` and `status` say how tokens and errors look to callers, `health` how well we are.
+//! bytes), `connection` (HTTP/2, limits, age), `outflow` and `pace` (readers that do not read),
+//! `measure` (counts it), `deadline` (how long a call may last), `asked` (a request that never
+//! comes), `calls` (which service), `caller` (who asks), `request` (is it well formed), `service`
+//! (the three calls) and, for streams, `streams` and `watch`. Its answer goes out through `answer`,
+//! and `readers` knows who has which token. `wire` and `status` say how tokens and errors look to
+//! callers, `health` how well we are.
 
 mod answer;
 mod asked;
@@ -21,6 +22,7 @@ mod frame;
 mod greeting;
 mod health;
 mod measure;
+mod outflow;
 mod pace;
 mod readers;
 mod request;

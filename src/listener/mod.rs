@@ -269,6 +269,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_said_on_an_accepted_connection_is_sent_at_once() {
+        let any = Listen::Tcp("127.0.0.1:0".into());
+        let mut listener = Listener::bind(&any).await.unwrap();
+        let address = listener.url().strip_prefix("http://").unwrap().to_owned();
+        let _peer = TcpStream::connect(address).await.unwrap();
+        let (socket, peer) = listener.accept().await;
+        assert_eq!(peer, Peer::Loopback);
+        let Either::Left(socket) = socket else {
+            panic!("not TCP");
+        };
+        assert!(socket.nodelay().unwrap(), "it waits for more");
+    }
+
+    #[tokio::test]
     async fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("grpc.sock");

@@ -520,25 +520,6 @@ async fn an_aged_connection_asks_its_streams_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_speak_http2_soon_is_cut() {
-    let mut settings = settings();
-    settings.first_bytes_timeout = Duration::from_millis(200);
-    let server = serve_with(settings, Vec::new(), Duration::from_secs(10)).await;
-    for first in [
-        &b""[..],
-        b"PRI * HTTP/2",
-        b"GET / HTTP/1.1\r\nHost: example\r\n\r\n",
-    ] {
-        let mut socket = server.socket().await;
-        socket.write_all(first).await.unwrap();
-        let mut rest = Vec::new();
-        // A cut may show as a reset as well.
-        let _ = within(socket.read_to_end(&mut rest), "the cut").await;
-        assert!(rest.is_empty());
-    }
-}
-
-#[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_seat() {
     let mut settings = settings();
     settings.max_connections = 1;

@@ -35,6 +35,8 @@ use crate::{history::History, served::Client};
 /// What a wait for a process may take at most: on a machine that builds something else as well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_wxtokend");
+
 /// A simulated WeChat behind a real socket.
 pub(crate) struct WeChat {
     shell: Shell,
@@ -226,6 +228,17 @@ impl Home {
         Process::start(&["serve", "--config", &config], &self.variables)
     }
 
+    /// Starts the server with a limit of open files of its own: soft and hard, or just one.
+    pub(crate) fn spawn_with_files(&self, limit: &str) -> Process {
+        let mut shell = Command::new("/bin/sh");
+        let within = format!(
+            "ulimit {limit} && exec {PROGRAM} serve --config {}",
+            self.config()
+        );
+        shell.args(["-c", &within]);
+        Process::of(shell, &self.variables)
+    }
+
     /// Starts the server and waits until it listens.
     pub(crate) async fn serve(&self) -> Server {
         self.history.next_server();
@@ -276,8 +289,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wxtokend"))
-            .args(arguments)
+        let mut program = Command::new(PROGRAM);
+        program.args(arguments);
+        Self::of(program, variables)
+    }
+
+    fn of(mut program: Command, variables: &[(String, String)]) -> Self {
+        let mut child = program
             .env_clear()
             .envs(variables.iter().cloned())
             .stdin(Stdio::null())
