@@ -104,8 +104,8 @@ async fn kubernetes_43576_readiness_goes_before_anything_else_does() {
     server.publish(1);
     probe.comes_to("", true, "ready").await;
     let mut client = server.client().await;
-    let stream = client.watch_token(watch_request("shop")).await;
-    let mut stream = stream.unwrap().into_inner();
+    let stream = server.history.watch(&mut client, watch_request("shop"));
+    let mut stream = stream.await.unwrap();
     within(stream.message(), "a token").await.unwrap().unwrap();
 
     server.stop.cancel();

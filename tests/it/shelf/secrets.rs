@@ -208,8 +208,8 @@ async fn wxjava_2871_who_may_only_read_cannot_refresh() {
     server.publish(1);
     let mut client = server.client().await;
     client.get_token(with_key(get("shop"))).await.unwrap();
-    let watched = client.watch_token(with_key(watch_request("shop"))).await;
-    watched.unwrap();
+    let watch = with_key(watch_request("shop"));
+    server.history.watch(&mut client, watch).await.unwrap();
     let report = client.force_refresh(with_key(stale("shop", "token-1")));
     let refused = tokio::select! {
         answer = report => answer.unwrap_err(),

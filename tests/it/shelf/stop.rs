@@ -25,7 +25,8 @@ async fn hyper_4170_open_streams_and_deaf_peers_do_not_hold_up_the_end() {
     for _ in 0..10 {
         let mut client = server.client().await;
         for _ in 0..10 {
-            unread.push(client.watch_token(watch_request("shop")).await.unwrap());
+            let stream = server.history.watch(&mut client, watch_request("shop"));
+            unread.push(stream.await.unwrap());
         }
     }
     let silent = server.socket().await;

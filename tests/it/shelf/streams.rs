@@ -4,31 +4,30 @@ use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message;
 use tokio::{runtime::Handle, task::JoinSet, time::sleep};
-use tonic::{Code, Streaming, transport::Endpoint};
+use tonic::{Code, transport::Endpoint};
 use tonic_types::StatusExt;
-use wxtokend::pb::{self, Cause, WatchTokenResponse};
+use wxtokend::pb::{self, Cause};
 
 use crate::{
     figures::counted,
+    history::Watching,
     process::{get, watch_request},
     served::{Client, Running, SOON, app, eventually, serve, serve_with, settings, within},
 };
 
-type Stream = Streaming<WatchTokenResponse>;
-
-async fn watch(client: &mut Client) -> Stream {
-    let stream = client.watch_token(watch_request("shop")).await;
-    stream.unwrap().into_inner()
+async fn watch(server: &Running, client: &mut Client) -> Watching {
+    let stream = server.history.watch(client, watch_request("shop")).await;
+    stream.unwrap()
 }
 
-async fn told(stream: &mut Stream) -> (Cause, u64) {
+async fn told(stream: &mut Watching) -> (Cause, u64) {
     let message = within(stream.message(), "a message").await;
     let message = message.unwrap().expect("a message");
     (message.cause(), message.token.unwrap().generation)
 }
 
 /// What a stream says at its very end.
-async fn end(mut stream: Stream) -> (Code, String) {
+async fn end(mut stream: Watching) -> (Code, String) {
     let status = loop {
         match within(stream.message(), "the end").await {
             Ok(Some(_)) => {}
@@ -56,7 +55,7 @@ async fn envoy_33607_no_rotation_gets_lost_while_a_stream_begins() {
     // Before, between and after, as it happens.
     let mut client = server.client().await;
     for generation in 3..300 {
-        let stream = client.watch_token(watch_request("shop"));
+        let stream = server.history.watch(&mut client, watch_request("shop"));
         let publish = async {
             for _ in 0..fastrand::u64(0..300) {
                 tokio::task::yield_now().await;
@@ -64,21 +63,22 @@ async fn envoy_33607_no_rotation_gets_lost_while_a_stream_begins() {
             server.publish(generation);
         };
         let (stream, ()) = tokio::join!(stream, publish);
-        let mut stream = stream.unwrap().into_inner();
+        let mut stream = stream.unwrap();
         let newest = async { while told(&mut stream).await.1 < generation {} };
         within(newest, "the newest token").await;
     }
 }
 
 /// A reader that takes nothing by itself; its window holds so many halves of the first message.
-async fn reader_with_window(server: &Running, halves: usize) -> Stream {
-    let mut quick = watch(&mut server.client().await).await;
+async fn reader_with_window(server: &Running, halves: usize) -> Watching {
+    let mut quick = watch(server, &mut server.client().await).await;
     let first = within(quick.message(), "the first message").await;
     let length = first.unwrap().unwrap().encoded_len() + 5;
     let window = u32::try_from(length * halves / 2).unwrap();
     let endpoint = Endpoint::from_shared(server.url.clone()).unwrap();
     let endpoint = endpoint.initial_stream_window_size(window);
-    watch(&mut Client::new(endpoint.connect().await.unwrap())).await
+    let mut client = Client::new(endpoint.connect().await.unwrap());
+    watch(server, &mut client).await
 }
 
 /// jito-labs/shredstream-proxy PR #68: a stream that was dropped ended with OK, so its clients came back
@@ -92,24 +92,24 @@ async fn shredstream_proxy_68_no_stream_ends_as_if_all_were_well() {
     settings.max_connection_age = Duration::from_millis(300);
     let server = serve_with(settings, Vec::new(), SOON).await;
     server.publish(1);
-    let aged = watch(&mut server.client().await).await;
+    let aged = watch(&server, &mut server.client().await).await;
     assert_eq!(end(aged).await, draining, "the connection's age");
 
     let server = serve().await;
     let view = server.alive(1, Duration::from_millis(200));
     server.publisher.publish(&app("shop"), view);
-    let dead = watch(&mut server.client().await).await;
+    let dead = watch(&server, &mut server.client().await).await;
     let no_token = (Code::Unavailable, "NO_VALID_TOKEN".to_owned());
     assert_eq!(end(dead).await, no_token, "the token's death");
 
     server.publish(2);
-    let drained = watch(&mut server.client().await).await;
+    let drained = watch(&server, &mut server.client().await).await;
     server.drain_and_stop().await;
     assert_eq!(end(drained).await, draining, "a stop");
 
     let server = serve().await;
     server.publish(1);
-    let mut orphan = watch(&mut server.client().await).await;
+    let mut orphan = watch(&server, &mut server.client().await).await;
     told(&mut orphan).await;
     drop(server.publisher);
     assert_eq!(end(orphan).await, draining, "the owner is gone");
@@ -149,7 +149,7 @@ async fn etcd_15402_a_watch_does_not_starve_behind_calls_on_its_connection() {
     let server = serve().await;
     server.publish(1);
     let mut client = server.client().await;
-    let mut stream = watch(&mut client).await;
+    let mut stream = watch(&server, &mut client).await;
     assert_eq!(told(&mut stream).await, (Cause::Current, 1));
     let mut calls = JoinSet::new();
     for turn in 0..100 {
@@ -195,7 +195,7 @@ async fn spire_6724_a_reader_that_leaves_leaves_nothing_behind() {
     for _ in 0..20 {
         let mut client = server.client().await;
         for _ in 0..10 {
-            let mut stream = watch(&mut client).await;
+            let mut stream = watch(&server, &mut client).await;
             told(&mut stream).await;
             streams.push(stream);
         }

@@ -112,8 +112,8 @@ async fn wechat_oauth_41_a_token_of_any_length_gets_through_whole() {
         server.publisher.publish(&app("shop"), view);
         let got = client.get_token(get("shop")).await.unwrap().into_inner();
         assert_eq!(got.token.unwrap().access_token, value, "{length}");
-        let stream = client.watch_token(watch_request("shop")).await.unwrap();
-        let first = within(stream.into_inner().message(), "a token").await;
+        let stream = server.history.watch(&mut client, watch_request("shop"));
+        let first = within(stream.await.unwrap().message(), "a token").await;
         let first = first.unwrap().unwrap();
         assert_eq!(first.token.unwrap().access_token, value, "{length}");
     }

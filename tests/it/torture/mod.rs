@@ -45,7 +45,7 @@ impl Town {
     async fn with(settings: config::Grpc) -> Self {
         let server = serve_with(settings, Vec::new(), Duration::from_secs(10)).await;
         server.publish(1);
-        let neighbours = Neighbours::of(&server.url, "shop").await;
+        let neighbours = Neighbours::of(&server.url, "shop", &server.history).await;
         Self {
             server,
             neighbours,
@@ -117,7 +117,7 @@ impl City {
         let refresh = "at = 0.1\noverlap = '1s'\nprobe_every = '0s'";
         let home = Home::new(&wechat.url(), refresh, &["classic"]);
         let server = Server::of(start(&home)).await;
-        let neighbours = Neighbours::of(&server.url, "classic").await;
+        let neighbours = Neighbours::of(&server.url, "classic", &server.history).await;
         Self {
             wechat,
             server,

@@ -10,6 +10,7 @@ use tokio::{
 use wxtokend::pb;
 
 use crate::{
+    history::History,
     process::{PATIENCE, get, watch_request},
     served::Client,
 };
@@ -27,13 +28,13 @@ pub(super) struct Neighbours {
 impl Neighbours {
     pub(super) const CONNECTIONS: u64 = 2;
 
-    /// Who want the token of `app` and have it.
-    pub(super) async fn of(url: &str, app: &'static str) -> Self {
+    /// Who want the token of `app` at `url` and have it; what they are told goes into `history`.
+    pub(super) async fn of(url: &str, app: &'static str, history: &History) -> Self {
         let (count, answers) = watch::channel(0);
         let (tell, newest) = watch::channel(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(ask(client(url).await, app, count));
-        tasks.spawn(listen(client(url).await, app, tell));
+        tasks.spawn(listen(client(url).await, app, tell, history.clone()));
         let mut this = Self {
             tasks,
             answers,
@@ -101,9 +102,9 @@ async fn ask(mut client: Client, app: &str, count: watch::Sender<u64>) {
 }
 
 /// Watches for ever: the stream must not end.
-async fn listen(mut client: Client, app: &str, tell: watch::Sender<u64>) {
-    let stream = client.watch_token(watch_request(app)).await;
-    let mut stream = stream.unwrap().into_inner();
+async fn listen(mut client: Client, app: &str, tell: watch::Sender<u64>, history: History) {
+    let stream = history.watch(&mut client, watch_request(app)).await;
+    let mut stream = stream.unwrap();
     loop {
         let message = stream.message().await.unwrap();
         let token: pb::Token = message.expect("no end").token.unwrap();

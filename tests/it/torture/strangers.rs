@@ -87,7 +87,7 @@ async fn a_crowd_that_says_nothing_does_not_shut_the_door() {
         crowd.push(peer);
     }
     // Somebody new, amid the crowd.
-    drop(Neighbours::of(town.url(), "shop").await);
+    drop(Neighbours::of(town.url(), "shop", &town.server.history).await);
     town.rotates().await;
     let few = || async { town.connections() <= 20 + Neighbours::CONNECTIONS };
     eventually(few, "all but twenty are shown out").await;
