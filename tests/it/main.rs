@@ -13,6 +13,7 @@ mod process;
 mod raw;
 mod replicas;
 mod restart;
+mod seen;
 mod served;
 mod steps;
 mod store;

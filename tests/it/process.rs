@@ -219,8 +219,38 @@ impl Home {
 
     /// Starts the server without waiting for anything.
     pub(crate) fn spawn(&self) -> Process {
+        self.spawn_with(&[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn spawn_with(&self, more: &[(&str, &str)]) -> Process {
         let config = self.config();
-        Process::start(&["serve", "--config", &config], &self.variables)
+        let more = more
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let variables: Vec<_> = self.variables.iter().cloned().chain(more).collect();
+        Process::start(&["serve", "--config", &config], &variables)
+    }
+
+    /// An app's state file.
+    pub(crate) fn state_of(&self, name: &str) -> PathBuf {
+        self.path("data").join(format!("{}.json", appid(name)))
+    }
+
+    /// What an app's state file says, if it says anything.
+    pub(crate) fn record_of(&self, name: &str) -> Value {
+        let text = fs::read_to_string(self.state_of(name)).unwrap_or_default();
+        let file: Value = serde_json::from_str(&text).unwrap_or_default();
+        file["content"].clone()
+    }
+
+    /// Until an app's file has its token and no note of an open fetch.
+    pub(crate) async fn saved(&self, name: &str) {
+        let done = || {
+            let record = self.record_of(name);
+            record["token"].is_object() && record["note"].is_null()
+        };
+        until(&format!("the token of `{name}` is saved"), done).await;
     }
 
     /// Starts the server and waits until it listens.
@@ -261,7 +291,10 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wxtokend"))
+        // A suite that means the program as it is shipped says where that is.
+        let program = std::env::var_os("WXTOKEND_PROGRAM");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_wxtokend").into());
+        let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
             .envs(variables.iter().cloned())
@@ -444,6 +477,17 @@ pub(crate) async fn token_that(
     };
     let token = timeout(PATIENCE, asking).await;
     token.unwrap_or_else(|_| panic!("`{name}` got no token that {what}"))
+}
+
+/// Looks again and again until something is so.
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let looking = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let seen = timeout(PATIENCE, looking).await;
+    assert!(seen.is_ok(), "this did not come: {what}");
 }
 
 /// A time since 1970.
