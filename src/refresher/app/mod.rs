@@ -334,8 +334,9 @@ impl App {
         self.slot.nudged(now);
     }
 
-    pub(super) fn on_clock_set(&mut self, now: Now) {
+    pub(super) fn on_clock_set(&mut self, now: Now, publisher: &Publisher) {
         self.slot.clock_was_set(now);
+        self.show(now, publisher);
     }
 
     /// A refused credential is retried slowly, but a new secret at once.
