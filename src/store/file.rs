@@ -25,13 +25,21 @@ use std::{
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
     domain::{AppName, Record},
 };
 
-use super::{Store, StoreError, lock::Lock, snapshot};
+use super::{
+    Store, StoreError,
+    lock::Lock,
+    snapshot::{self, Damage},
+};
+
+/// Many times the size of a record with the longest token.
+const LARGEST: u64 = 1 << 20;
 
 /// The files of one folder.
 #[derive(Debug)]
@@ -79,13 +87,12 @@ impl Store for Files {
         let path = self.folder.file(appid)?;
         let (now, boot_id, appid) = (self.clock.now(), self.boot_id.clone(), appid.to_owned());
         on_disk(move || {
-            let text = match fs::read(&path) {
+            let text = match read(&path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(StoreError::io(&path, "read")(error)),
             };
-            let text = zeroize::Zeroizing::new(text);
-            match snapshot::read(&appid, &text, now, &boot_id) {
+            match text.and_then(|text| snapshot::read(&appid, &text, now, &boot_id)) {
                 Ok(record) => Ok(Some(record)),
                 Err(damage) => {
                     let millis = now.wall.duration_since(std::time::UNIX_EPOCH);
@@ -141,6 +148,19 @@ async fn on_disk<T: Send + 'static>(
     })
 }
 
+/// What is in the file, if it can be one of ours. Others are not opened: a pipe would never end, and
+/// a huge file would fill the memory.
+fn read(path: &Path) -> io::Result<Result<Zeroizing<Vec<u8>>, Damage>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Ok(Err(Damage::NoFile));
+    }
+    if metadata.len() > LARGEST {
+        return Ok(Err(Damage::Huge));
+    }
+    fs::read(path).map(|text| Ok(Zeroizing::new(text)))
+}
+
 /// Puts `content` in the place of the file, whole or not at all.
 fn replace(path: &Path, turn: u64, content: &[u8]) -> Result<(), StoreError> {
     let beside = beside(path, &format!("{}-{turn}.tmp", process::id()));
@@ -172,7 +192,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn set_aside(path: &Path, millis: u128, damage: snapshot::Damage) {
+fn set_aside(path: &Path, millis: u128, damage: Damage) {
     let aside = beside(path, &format!("damaged-{millis}"));
     match fs::rename(path, &aside) {
         Ok(()) => warn!(

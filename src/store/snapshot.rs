@@ -23,6 +23,10 @@ const FORMAT: u64 = 1;
 /// Why a file is not believed. Holds nothing of the file's content: serde's own messages quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Damage {
+    #[error("it is not a file")]
+    NoFile,
+    #[error("it is larger than any that this program writes")]
+    Huge,
     #[error("it is not what this program writes, from line {line}, column {column} on")]
     Syntax { line: usize, column: usize },
     #[error("it was written by a newer version, in format {0}")]

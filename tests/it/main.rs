@@ -5,6 +5,7 @@
 mod admin;
 mod cli;
 mod config;
+mod damage;
 mod figures;
 mod grpc;
 mod house;
