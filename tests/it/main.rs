@@ -10,6 +10,7 @@ mod figures;
 mod grpc;
 mod house;
 mod leak;
+mod paused;
 mod process;
 mod raw;
 mod replicas;
