@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     domain::{AppName, Record},
+    failpoint,
 };
 
 use super::{
@@ -172,7 +173,10 @@ fn replace(path: &Path, turn: u64, content: &[u8]) -> Result<(), StoreError> {
         let _ = fs::remove_file(&beside);
     }
     written?;
-    sync_folder_of(path).map_err(StoreError::io(path, "flushed to the disk"))
+    failpoint::pass("file renamed");
+    let flushed = sync_folder_of(path).map_err(StoreError::io(path, "flushed to the disk"));
+    failpoint::pass("folder flushed");
+    flushed
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -182,8 +186,15 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    // In two parts, so that a test can end the program in between.
+    let (first, second) = content.split_at(content.len() / 2);
+    file.write_all(first)?;
+    failpoint::pass("file half written");
+    file.write_all(second)?;
+    failpoint::pass("file written");
+    file.sync_all()?;
+    failpoint::pass("file flushed");
+    Ok(())
 }
 
 /// Without this a power failure may bring the old name back.
