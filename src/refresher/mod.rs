@@ -167,10 +167,10 @@ impl Refresher {
             return;
         }
         self.epoch = epoch;
-        warn!("the wall clock was set; no token is affected, but each is looked at");
         for app in self.apps.values_mut() {
             app.on_clock_set(now, &self.publisher);
         }
+        warn!("the wall clock was set; no token is affected, but each is looked at");
     }
 }
 

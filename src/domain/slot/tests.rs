@@ -722,6 +722,11 @@ fn the_clock_being_set_moves_no_expiry() {
     assert_eq!(story.token().expires_at, before.expires_at);
     let (was, is) = (before.expire_time, story.token().expire_time);
     assert_eq!(is, was + secs(86_400), "people see it by the new clock");
+    // Nor does it matter whether the server ran when it was set.
+    story.now.wall -= secs(86_400);
+    let restarted = story.restart();
+    assert_eq!(restarted.token().expires_at, before.expires_at);
+    assert_eq!(restarted.token().expire_time, was);
     assert_eq!(story.wait_until_due(), secs(3540));
 }
 
