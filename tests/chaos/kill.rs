@@ -132,6 +132,11 @@ async fn die_and_come_back(name: &str, death: Death) -> Duration {
     let mut client = server.client().await;
     let token = living(&wechat, &mut client, name, &mut seen, &place).await;
     let took = began.elapsed();
+    let said = server.process.stderr();
+    assert!(
+        !said.contains("not believed"),
+        "half a file, {place}: {said}"
+    );
     home.saved(name).await;
     let after = living(&wechat, &mut client, name, &mut seen, &place).await;
 
