@@ -64,6 +64,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+mod failpoint;
 pub mod grpc;
 pub mod listener;
 pub mod pb;

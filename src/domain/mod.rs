@@ -102,9 +102,9 @@ pub struct Token {
     pub asked_at: Moment,
     /// Its natural death.
     pub expires_at: Moment,
-    /// `asked_at` by the wall clock of that time.
+    /// `asked_at` by the wall clock.
     pub issue_time: SystemTime,
-    /// `expires_at` by the wall clock of that time.
+    /// `expires_at` by the wall clock.
     pub expire_time: SystemTime,
 }
 
@@ -112,6 +112,21 @@ impl Token {
     /// The whole life WeChat promised when it was asked.
     pub fn life(&self) -> Duration {
         self.expires_at.since(self.asked_at)
+    }
+
+    /// The same token, shown by the wall clock as it is now. Small drift changes nothing, so that what
+    /// callers see of a token stays the same while nobody sets the clock.
+    pub fn shown_by(self: &Arc<Self>, now: Now) -> Arc<Self> {
+        let issue_time = now.wall_at(self.asked_at);
+        if !time::was_set(self.issue_time, issue_time) {
+            return Arc::clone(self);
+        }
+        Arc::new(Self {
+            value: Secret::new(self.value.expose()),
+            issue_time,
+            expire_time: now.wall_at(self.expires_at),
+            ..**self
+        })
     }
 }
 

@@ -87,9 +87,29 @@ impl Now {
     }
 }
 
+/// The wall clock may drift this far from boot time before it counts as set.
+const DRIFT: Duration = Duration::from_secs(5);
+
+/// Whether the wall clock was set between two statements of what it shows at one moment.
+pub fn was_set(before: SystemTime, after: SystemTime) -> bool {
+    let ahead = after.duration_since(before).unwrap_or_default();
+    let behind = before.duration_since(after).unwrap_or_default();
+    ahead.max(behind) > DRIFT
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_drifts_was_not_set() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_hours(12);
+        for (millis, set) in [(0, false), (4_999, false), (5_001, true), (3_600_000, true)] {
+            let later = noon + Duration::from_millis(millis);
+            assert_eq!(was_set(noon, later), set, "{millis} ms ahead");
+            assert_eq!(was_set(later, noon), set, "{millis} ms behind");
+        }
+    }
 
     #[test]
     fn a_moment_before_the_start_of_the_machine_is_still_ordered() {

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    domain::{AppName, Moment, Now},
+    domain::{AppName, Moment, Now, time::was_set},
     store::Store,
     telemetry::Metrics,
     tokens::{Publisher, Reported},
@@ -37,9 +37,6 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// A fetch that is under way when the server stops is waited for, but not longer.
 const LAST_FETCH: Duration = Duration::from_secs(8);
-
-/// The wall clock may drift this far from boot time before it counts as set.
-const DRIFT: Duration = Duration::from_secs(5);
 
 /// The owner of all tokens.
 #[derive(Debug)]
@@ -166,16 +163,14 @@ impl Refresher {
 
     fn notice_a_set_clock(&mut self, now: Now) {
         let epoch = epoch(now);
-        let ahead = epoch.duration_since(self.epoch).unwrap_or_default();
-        let behind = self.epoch.duration_since(epoch).unwrap_or_default();
-        if ahead.max(behind) <= DRIFT {
+        if !was_set(self.epoch, epoch) {
             return;
         }
         self.epoch = epoch;
-        warn!("the wall clock was set; no token is affected, but each is looked at");
         for app in self.apps.values_mut() {
-            app.on_clock_set(now);
+            app.on_clock_set(now, &self.publisher);
         }
+        warn!("the wall clock was set; no token is affected, but each is looked at");
     }
 }
 

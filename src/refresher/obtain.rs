@@ -11,6 +11,7 @@ use crate::{
         Fetched, Now, Record, Remedy, Trouble,
         protocol::{Errand, Heard, Protocol, Step},
     },
+    failpoint,
     store::{Store, StoreError},
     upstream::Upstream,
 };
@@ -53,10 +54,12 @@ impl Adapters {
         let mut note = Ok(());
         let mut heard = Heard::Begun;
         while protocol.next(heard) == Step::Note {
+            failpoint::pass("noting");
             note = match &errand.note {
                 Some(record) => self.save(record).await,
                 None => Ok(()),
             };
+            failpoint::pass("noted");
             heard = if note.is_ok() {
                 Heard::Noted
             } else {
@@ -65,8 +68,10 @@ impl Adapters {
         }
         let secret = self.upstream.secret_version().await;
         let sent = self.clock.now();
-        let fetch = timeout(self.timeout + SLACK, self.upstream.fetch(errand.ask));
-        let result = match fetch.await {
+        failpoint::pass("asking");
+        let fetch = timeout(self.timeout + SLACK, self.upstream.fetch(errand.ask)).await;
+        failpoint::pass("answered");
+        let result = match fetch {
             Ok(Ok(fetched)) => Ok(fetched),
             Ok(Err(error)) => Err(error.trouble()),
             Err(_) => Err(no_answer()),

@@ -25,13 +25,22 @@ use std::{
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
     domain::{AppName, Record},
+    failpoint,
 };
 
-use super::{Store, StoreError, lock::Lock, snapshot};
+use super::{
+    Store, StoreError,
+    lock::Lock,
+    snapshot::{self, Damage},
+};
+
+/// Many times the size of a record with the longest token.
+const LARGEST: u64 = 1 << 20;
 
 /// The files of one folder.
 #[derive(Debug)]
@@ -79,13 +88,12 @@ impl Store for Files {
         let path = self.folder.file(appid)?;
         let (now, boot_id, appid) = (self.clock.now(), self.boot_id.clone(), appid.to_owned());
         on_disk(move || {
-            let text = match fs::read(&path) {
+            let text = match read(&path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(StoreError::io(&path, "read")(error)),
             };
-            let text = zeroize::Zeroizing::new(text);
-            match snapshot::read(&appid, &text, now, &boot_id) {
+            match text.and_then(|text| snapshot::read(&appid, &text, now, &boot_id)) {
                 Ok(record) => Ok(Some(record)),
                 Err(damage) => {
                     let millis = now.wall.duration_since(std::time::UNIX_EPOCH);
@@ -141,6 +149,19 @@ async fn on_disk<T: Send + 'static>(
     })
 }
 
+/// What is in the file, if it can be one of ours. Others are not opened: a pipe would never end, and
+/// a huge file would fill the memory.
+fn read(path: &Path) -> io::Result<Result<Zeroizing<Vec<u8>>, Damage>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Ok(Err(Damage::NoFile));
+    }
+    if metadata.len() > LARGEST {
+        return Ok(Err(Damage::Huge));
+    }
+    fs::read(path).map(|text| Ok(Zeroizing::new(text)))
+}
+
 /// Puts `content` in the place of the file, whole or not at all.
 fn replace(path: &Path, turn: u64, content: &[u8]) -> Result<(), StoreError> {
     let beside = beside(path, &format!("{}-{turn}.tmp", process::id()));
@@ -152,7 +173,10 @@ fn replace(path: &Path, turn: u64, content: &[u8]) -> Result<(), StoreError> {
         let _ = fs::remove_file(&beside);
     }
     written?;
-    sync_folder_of(path).map_err(StoreError::io(path, "flushed to the disk"))
+    failpoint::pass("file renamed");
+    let flushed = sync_folder_of(path).map_err(StoreError::io(path, "flushed to the disk"));
+    failpoint::pass("folder flushed");
+    flushed
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -162,8 +186,15 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    // In two parts, so that a test can end the program in between.
+    let (first, second) = content.split_at(content.len() / 2);
+    file.write_all(first)?;
+    failpoint::pass("file half written");
+    file.write_all(second)?;
+    failpoint::pass("file written");
+    file.sync_all()?;
+    failpoint::pass("file flushed");
+    Ok(())
 }
 
 /// Without this a power failure may bring the old name back.
@@ -172,7 +203,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn set_aside(path: &Path, millis: u128, damage: snapshot::Damage) {
+fn set_aside(path: &Path, millis: u128, damage: Damage) {
     let aside = beside(path, &format!("damaged-{millis}"));
     match fs::rename(path, &aside) {
         Ok(()) => warn!(

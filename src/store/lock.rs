@@ -6,7 +6,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, Write},
+    io::{ErrorKind, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
     process,
@@ -29,9 +29,13 @@ impl Lock {
         let path = folder.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
-        let mut file = options
-            .open(&path)
-            .map_err(StoreError::io(&path, "opened"))?;
+        let opened = options.open(&path).or_else(|error| match error.kind() {
+            // A disk that failed and turned read-only must not stop a restart. The lock of the server
+            // that wrote there is still in place, and can be held as well.
+            ErrorKind::ReadOnlyFilesystem => File::open(&path).map_err(|_| error),
+            _ => Err(error),
+        });
+        let mut file = opened.map_err(StoreError::io(&path, "opened"))?;
         match file.try_lock() {
             Ok(()) => {
                 // The lock counts, not the name: a full disk must not stop the server here.

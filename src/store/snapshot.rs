@@ -23,6 +23,12 @@ const FORMAT: u64 = 1;
 /// Why a file is not believed. Holds nothing of the file's content: serde's own messages quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
+    /// A folder, a socket, a link to nowhere.
+    #[error("it is not a file")]
+    NoFile,
+    /// Reading it would take more memory than it is worth.
+    #[error("it is larger than any that this program writes")]
+    Huge,
     /// It is no JSON, or JSON of something else.
     #[error("it is not what this program writes, from line {line}, column {column} on")]
     Syntax {

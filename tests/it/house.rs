@@ -10,6 +10,7 @@ use std::{
 /// A module and everything it may use. What is missing here is forbidden.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    ("failpoint", &[]),
     ("pb", &[]),
     ("sandbox", &[]),
     ("clock", &["domain"]),
@@ -21,12 +22,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "upstream",
         &["clock", "config", "domain", "telemetry", "tokens"],
     ),
-    ("store", &["clock", "config", "domain", "telemetry"]),
+    (
+        "store",
+        &["clock", "config", "domain", "failpoint", "telemetry"],
+    ),
     (
         "refresher",
         &[
             "clock",
             "domain",
+            "failpoint",
             "store",
             "telemetry",
             "tokens",
@@ -76,7 +81,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "cli"]),
     ("toml", &["config"]),
-    ("rustix", &["clock", "listener"]),
+    ("rustix", &["clock", "failpoint", "listener"]),
+    ("fail", &["failpoint"]),
     (
         "tokio",
         &[

@@ -3,6 +3,7 @@
 //! WeChat lives in the test's process, so that a test can ask it what it was asked and what is true.
 
 use std::{
+    env,
     fmt::Write as _,
     fs,
     path::PathBuf,
@@ -35,7 +36,11 @@ use crate::{history::History, served::Client};
 /// What a wait for a process may take at most: on a machine that builds something else as well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_wxtokend");
+/// The program under test. A suite that means the one that is shipped says where that is.
+fn program() -> String {
+    let elsewhere = env::var("WXTOKEND_PROGRAM");
+    elsewhere.unwrap_or_else(|_| env!("CARGO_BIN_EXE_wxtokend").into())
+}
 
 /// A simulated WeChat behind a real socket.
 pub(crate) struct WeChat {
@@ -224,15 +229,46 @@ impl Home {
 
     /// Starts the server without waiting for anything.
     pub(crate) fn spawn(&self) -> Process {
+        self.spawn_with(&[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn spawn_with(&self, more: &[(&str, &str)]) -> Process {
         let config = self.config();
-        Process::start(&["serve", "--config", &config], &self.variables)
+        let more = more
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let variables: Vec<_> = self.variables.iter().cloned().chain(more).collect();
+        Process::start(&["serve", "--config", &config], &variables)
+    }
+
+    /// An app's state file.
+    pub(crate) fn state_of(&self, name: &str) -> PathBuf {
+        self.path("data").join(format!("{}.json", appid(name)))
+    }
+
+    /// What an app's state file says, if it says anything.
+    pub(crate) fn record_of(&self, name: &str) -> Value {
+        let text = fs::read_to_string(self.state_of(name)).unwrap_or_default();
+        let file: Value = serde_json::from_str(&text).unwrap_or_default();
+        file["content"].clone()
+    }
+
+    /// Until an app's file has its token and no note of an open fetch.
+    pub(crate) async fn saved(&self, name: &str) {
+        let done = || {
+            let record = self.record_of(name);
+            record["token"].is_object() && record["note"].is_null()
+        };
+        until(&format!("the token of `{name}` is saved"), done).await;
     }
 
     /// Starts the server with a limit of open files of its own: soft and hard, or just one.
     pub(crate) fn spawn_with_files(&self, limit: &str) -> Process {
         let mut shell = Command::new("/bin/sh");
         let within = format!(
-            "ulimit {limit} && exec {PROGRAM} serve --config {}",
+            "ulimit {limit} && exec {} serve --config {}",
+            program(),
             self.config()
         );
         shell.args(["-c", &within]);
@@ -289,13 +325,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let mut program = Command::new(PROGRAM);
-        program.args(arguments);
-        Self::of(program, variables)
+        let mut command = Command::new(program());
+        command.args(arguments);
+        Self::of(command, variables)
     }
 
-    fn of(mut program: Command, variables: &[(String, String)]) -> Self {
-        let mut child = program
+    fn of(mut command: Command, variables: &[(String, String)]) -> Self {
+        let mut child = command
             .env_clear()
             .envs(variables.iter().cloned())
             .stdin(Stdio::null())
@@ -477,6 +513,17 @@ pub(crate) async fn token_that(
     };
     let token = timeout(PATIENCE, asking).await;
     token.unwrap_or_else(|_| panic!("`{name}` got no token that {what}"))
+}
+
+/// Looks again and again until something is so.
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let looking = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let seen = timeout(PATIENCE, looking).await;
+    assert!(seen.is_ok(), "this did not come: {what}");
 }
 
 /// A time since 1970.

@@ -9,8 +9,9 @@ use wxtokend::{
     sandbox::{Fault, Kind, Knobs, Settings},
 };
 
-use crate::process::{
-    Home, PATIENCE, Server, WeChat, get, row, time, token, token_that, watch_request,
+use crate::{
+    process::{Home, PATIENCE, Server, WeChat, get, row, time, token, token_that, watch_request},
+    seen::Seen,
 };
 
 const BOTH: [&str; 2] = ["classic", "stable"];
@@ -52,7 +53,7 @@ async fn a_restart_with_a_living_token_fetches_nothing() {
         }
         // Asked, published, and after that saved.
         for name in BOTH {
-            saved(&home, name).await;
+            home.saved(name).await;
         }
         server.process.signal(ending).await;
         server.process.end().await;
@@ -60,43 +61,6 @@ async fn a_restart_with_a_living_token_fetches_nothing() {
     for name in BOTH {
         assert_eq!(wechat.counts(name).fetches(), 1, "{name}");
     }
-}
-
-/// Until an app's file has its token and no note of an open fetch.
-async fn saved(home: &Home, name: &str) {
-    let file = home.path("data").join(format!("wx-{name}.json"));
-    let asking = async {
-        loop {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            let file: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let record = &file["content"];
-            if record["token"].is_object() && record["note"].is_null() {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let saved = timeout(PATIENCE, asking).await;
-    saved.unwrap_or_else(|_| panic!("{name} is not saved: {:?}", std::fs::read_to_string(&file)));
-}
-
-/// The highest generation that anybody has seen, and the token that it is of.
-type Seen = BTreeMap<&'static str, (u64, String)>;
-
-fn never_falls(seen: &mut Seen, name: &'static str, token: &pb::Token, where_: &str) {
-    let value = token.access_token.clone();
-    let (generation, known) = seen.entry(name).or_insert((0, value.clone()));
-    assert!(
-        token.generation >= *generation,
-        "{name}: {} after {generation}, {where_}",
-        token.generation
-    );
-    let renumbered = token.generation > *generation;
-    assert!(
-        renumbered || value == *known,
-        "{name}: two tokens are both {generation}, {where_}"
-    );
-    (*generation, *known) = (token.generation, value);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +75,7 @@ async fn killed_at_any_moment_it_comes_back_with_a_living_token_and_no_lower_gen
     });
     let refresh = "overlap = '2s'\nfloor = '100ms'\nceiling = '1s'";
     let home = Home::new(&wechat.url(), refresh, &BOTH);
-    let mut highest = Seen::new();
+    let mut highest = Seen::default();
     for round in 0..12 {
         let place = format!("round {round} of seed {seed}");
         let began = Instant::now();
@@ -124,7 +88,7 @@ async fn killed_at_any_moment_it_comes_back_with_a_living_token_and_no_lower_gen
         for name in BOTH {
             let lives = |token: &pb::Token| wechat.accepts(name, &token.access_token);
             let token = token_that(&mut client, name, "lives", lives).await;
-            never_falls(&mut highest, name, &token, &place);
+            highest.sees(name, &token, &place);
         }
         let took = began.elapsed();
         assert!(
@@ -136,7 +100,7 @@ async fn killed_at_any_moment_it_comes_back_with_a_living_token_and_no_lower_gen
         while Instant::now() < life {
             for name in BOTH {
                 if let Ok(token) = token(&mut client, name).await {
-                    never_falls(&mut highest, name, &token, &place);
+                    highest.sees(name, &token, &place);
                 }
             }
             sleep(Duration::from_millis(2)).await;
@@ -156,7 +120,7 @@ async fn killed_while_wechat_answers_the_token_that_was_saved_is_served_at_once(
     let mut server = home.serve().await;
     let mut client = server.client().await;
     let first = token_that(&mut client, "classic", "is there", |_| true).await;
-    saved(&home, "classic").await;
+    home.saved("classic").await;
     // The second fetch is carried out and hangs.
     wechat.turn(&Knobs {
         faults: vec![
@@ -343,7 +307,7 @@ async fn a_folder_that_becomes_read_only_costs_nobody_a_token() {
     for name in BOTH {
         let token = token_that(&mut client, name, "is there", |_| true).await;
         last.insert(name, token.generation);
-        saved(&home, name).await;
+        home.saved(name).await;
     }
     // Permissions do not stop root, a missing folder does.
     std::fs::rename(home.path("data"), home.path("away")).unwrap();

@@ -360,9 +360,11 @@ impl Slot {
         minted_at.min(now.boot) + self.policy.spacing(token.life())
     }
 
-    /// The wall clock was set. No expiry moves, since none depends on it; a look makes sure.
+    /// The wall clock was set. No expiry moves, since none depends on it, only what people see of it; a
+    /// look makes sure.
     pub fn clock_was_set(&mut self, now: Now) {
-        if self.held.is_some() {
+        if let Some(held) = &mut self.held {
+            held.token = held.token.shown_by(now);
             self.looks.want(now.boot);
         }
     }

@@ -31,7 +31,7 @@ impl Slot {
         let planned = self.policy.planned(&token, minted_at.min(now.boot));
         self.settled = true;
         let settled_at = token.asked_at + self.policy.settle();
-        self.hold(token, None, now);
+        self.hold(token.shown_by(now), None, now);
         if let Some(held) = &mut self.held {
             held.dead = record.dead;
         }

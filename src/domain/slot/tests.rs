@@ -892,12 +892,19 @@ fn an_hour_of_outage_costs_at_most_80_fetches_and_90_looks() {
 fn the_clock_being_set_moves_no_expiry() {
     let mut story = Story::settled(Mode::Classic);
     story.wait(secs(60));
-    let expiry = story.token().expires_at;
+    let before = story.token();
     story.now.wall += secs(86_400);
     story.slot.clock_was_set(story.now);
     story.expect_look();
     story.see(Sight::Alive);
-    assert_eq!(story.token().expires_at, expiry);
+    assert_eq!(story.token().expires_at, before.expires_at);
+    let (was, is) = (before.expire_time, story.token().expire_time);
+    assert_eq!(is, was + secs(86_400), "people see it by the new clock");
+    // Nor does it matter whether the server ran when it was set.
+    story.now.wall -= secs(86_400);
+    let restarted = story.restart();
+    assert_eq!(restarted.token().expires_at, before.expires_at);
+    assert_eq!(restarted.token().expire_time, was);
     assert_eq!(story.wait_until_due(), secs(3540));
 }
 

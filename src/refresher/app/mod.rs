@@ -22,6 +22,7 @@ use crate::{
         protocol::{Heard, Protocol, Step},
         slot::{Looked, Rotation, Start},
     },
+    failpoint,
     store::{Store, StoreError},
     telemetry::Refreshing,
     tokens::{Current, Publisher, View},
@@ -259,7 +260,9 @@ impl App {
         };
         let mut step = protocol.next(heard);
         if step == Step::Publish {
+            failpoint::pass("publishing");
             self.show(now, publisher);
+            failpoint::pass("published");
             step = protocol.next(Heard::Published);
         }
         if step == Step::Save {
@@ -334,8 +337,9 @@ impl App {
         self.slot.nudged(now);
     }
 
-    pub(super) fn on_clock_set(&mut self, now: Now) {
+    pub(super) fn on_clock_set(&mut self, now: Now, publisher: &Publisher) {
         self.slot.clock_was_set(now);
+        self.show(now, publisher);
     }
 
     /// A refused credential is retried slowly, but a new secret at once.

@@ -12,6 +12,7 @@ use crate::{
         AppName, Moment, Now,
         protocol::{Heard, Protocol, Step},
     },
+    failpoint,
     store::StoreError,
 };
 
@@ -54,7 +55,9 @@ impl App {
         let (name, adapters, record) =
             (self.name.clone(), self.adapters.clone(), self.slot.record());
         events.spawn(async move {
+            failpoint::pass("saving");
             let saved = adapters.save(&record).await;
+            failpoint::pass("saved");
             (name, Event::Saved(protocol, saved))
         });
     }
@@ -85,6 +88,7 @@ impl App {
             }
         };
         if protocol.is_some_and(|mut protocol| protocol.next(heard) == Step::Publish) {
+            failpoint::pass("publishing");
             self.withheld = false;
         }
     }
