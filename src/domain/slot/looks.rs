@@ -82,6 +82,12 @@ impl Looks {
         self.due = Some(self.due.map_or(when, |due| due.min(when)));
     }
 
+    /// Wants the next look at a token that is proven dead and has no successor.
+    pub(super) fn want_at_the_dead(&mut self, now: Moment) {
+        let soon = now + AT_THE_DEAD;
+        self.want(self.quiet_until.map_or(soon, |quiet| quiet.max(soon)));
+    }
+
     /// Whether a proof is being made.
     pub(super) fn busy(&self) -> bool {
         self.flying || self.refused > 0

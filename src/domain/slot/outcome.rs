@@ -135,6 +135,10 @@ impl Slot {
         if self.looks.due.is_none() {
             self.looks.plan_unasked(&self.policy, now.boot);
         }
+        if self.held.as_ref().is_some_and(|held| held.dead) {
+            // The attempt took the place of the look that would have seen the token revive.
+            self.looks.want_at_the_dead(now.boot);
+        }
         self.trouble = Some(Arc::new(trouble));
     }
 
