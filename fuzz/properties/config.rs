@@ -86,6 +86,7 @@ fn grpc(grpc: &Grpc) {
     assert!((1..=1_000_000).contains(&grpc.max_connections));
     assert!((1..=100_000).contains(&grpc.max_handshakes));
     assert!((1_000..=1_000_000).contains(&grpc.max_streams_per_connection));
+    assert!((16_384..=1_048_576).contains(&grpc.max_request_bytes));
     let year = Duration::from_hours(365 * 24);
     within(grpc.max_connection_age, SECOND..=year);
     within(grpc.keepalive_interval, SECOND..=HOUR);

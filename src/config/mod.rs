@@ -92,6 +92,8 @@ pub struct Grpc {
     pub max_handshakes: usize,
     /// Calls and streams at a time on one connection, at least 1000.
     pub max_streams_per_connection: u32,
+    /// The longest request, in bytes.
+    pub max_request_bytes: usize,
     /// After this long, more or less 20 %, a connection is asked to move on.
     pub max_connection_age: Duration,
     /// Pause between two HTTP/2 pings.
@@ -109,6 +111,7 @@ impl Default for Grpc {
             max_connections: 20_000,
             max_handshakes: 1_000,
             max_streams_per_connection: 1_000,
+            max_request_bytes: 64 * 1024,
             max_connection_age: Duration::from_mins(30),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),

@@ -93,6 +93,10 @@ fn grpc(table: &Section<'_>) -> Grpc {
         max_streams_per_connection: table
             .get("max_streams_per_connection", whole(1_000..=1_000_000))
             .unwrap_or(default.max_streams_per_connection),
+        // The longest request. A stale token alone may have 8 KiB.
+        max_request_bytes: table
+            .get("max_request_bytes", whole(16 * 1024..=1024 * 1024))
+            .unwrap_or(default.max_request_bytes),
         // After this long, more or less a fifth, a connection is asked to move on, so that callers
         // spread over new replicas.
         max_connection_age: table

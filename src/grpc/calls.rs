@@ -91,18 +91,18 @@ async fn ours(
     let grant = tokens.door.identify(from.peer, &head.headers)?;
     frame::not_compressed(&head.headers)?;
     drop(head);
-    let body = Asked::new(body);
+    let (body, most) = (Asked::new(body), tokens.max_request_bytes);
     Ok(match method {
         Method::ForceRefresh => {
-            let answer = tokens.force_refresh(&grant, frame::only(body).await?);
+            let answer = tokens.force_refresh(&grant, frame::only(body, most).await?);
             Saying::message(&answer.await?)
         }
         Method::WatchToken => {
-            let ask = frame::only(body).await?;
+            let ask = frame::only(body, most).await?;
             Saying::Stream(tokens.watch_token(&grant, ask, from.end)?)
         }
         Method::GetToken | Method::Other => {
-            let ask = frame::only(body).await?;
+            let ask = frame::only(body, most).await?;
             let answer = tokens.get_token(&grant, ask, deadline::patience(limit));
             Saying::message(&answer.await?)
         }

@@ -16,9 +16,6 @@ use super::status;
 
 const HEAD: usize = 5;
 
-/// The longest request. A stale token has at most 8 KiB.
-const LONGEST: usize = 64 * 1024;
-
 /// The frame of `message`.
 pub(super) fn of(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
@@ -29,11 +26,12 @@ pub(super) fn of(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
-/// The message of a request that has just one.
+/// The message of a request that has just one, of `most` bytes at the longest.
 pub(super) async fn only<M: Message + Default>(
     body: impl Body<Data = Bytes, Error = Status> + Unpin,
+    most: usize,
 ) -> Result<M, Status> {
-    let body = whole(body).await?;
+    let body = whole(body, HEAD + most).await?;
     let (head, message) = body.split_at_checked(HEAD).ok_or_else(unreadable)?;
     let length = head[1..].iter().fold(0, |n, &b| n << 8 | usize::from(b));
     if head[0] != 0 || length != message.len() {
@@ -42,14 +40,17 @@ pub(super) async fn only<M: Message + Default>(
     M::decode(message).map_err(|_| unreadable())
 }
 
-async fn whole(mut body: impl Body<Data = Bytes, Error = Status> + Unpin) -> Result<Bytes, Status> {
+async fn whole(
+    mut body: impl Body<Data = Bytes, Error = Status> + Unpin,
+    most: usize,
+) -> Result<Bytes, Status> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else {
             break; // trailers: nothing follows them
         };
-        if first.len() + all.len() + data.len() > HEAD + LONGEST {
+        if first.len() + all.len() + data.len() > most {
             return Err(unreadable());
         }
         if first.is_empty() && all.is_empty() {
@@ -78,7 +79,7 @@ pub(super) fn not_compressed(headers: &HeaderMap) -> Result<(), Status> {
 }
 
 fn unreadable() -> Status {
-    let problem = "is no message of the contract, or longer than 64 KiB";
+    let problem = "is no message of the contract, or longer than `grpc.max_request_bytes` allows";
     status::bad_request(vec![FieldViolation::new("request", problem)])
 }
 
@@ -92,6 +93,8 @@ mod tests {
     use super::*;
     use crate::pb::GetTokenRequest;
 
+    const LONGEST: usize = 64 * 1024;
+
     fn ask(app_id: &str) -> GetTokenRequest {
         let app_id = app_id.to_owned();
         GetTokenRequest { app_id }
@@ -101,7 +104,7 @@ mod tests {
         let chunks: Vec<_> = chunks.iter().map(|c| Bytes::copy_from_slice(c)).collect();
         let frames = chunks.into_iter().map(Frame::data).map(Ok::<_, Status>);
         let body = StreamBody::new(tokio_stream::iter(frames));
-        let read = only(body).await;
+        let read = only(body, LONGEST).await;
         read.map_err(|status| status.code())
     }
 

@@ -87,8 +87,10 @@ impl Server {
         let readers = streams.readers().clone();
         let (health, health_service) = Health::new(tokens.clone(), readers).await;
         let door = Door::new(tokens.clone(), access);
-        let service = Service::new(door, tokens.clone(), streams);
-        let others = with_reflection(Routes::new(health_service)).prepare();
+        let most = settings.max_request_bytes;
+        let service = Service::new(door, tokens.clone(), streams, most);
+        let health_service = health_service.max_decoding_message_size(most);
+        let others = with_reflection(Routes::new(health_service), most).prepare();
         Ok(Self {
             listener: Listener::bind(&settings.listen).await?,
             seats: Seats::new(room(settings.max_connections), metrics.connections()),
@@ -173,15 +175,17 @@ async fn end(tokens: &Tokens, host: &Host, connections: &TaskTracker) {
     connections.wait().await;
 }
 
-/// Both versions: `grpcurl` and `buf` ask with v1, Python's `grpcio-reflection` with v1alpha.
-fn with_reflection(routes: Routes) -> Routes {
+/// Both versions, which take requests of `most` bytes: `grpcurl` and `buf` ask with v1, Python's `grpcio-reflection` with v1alpha.
+fn with_reflection(routes: Routes, most: usize) -> Routes {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let sound = "descriptors made by a compiler can be read";
+    let v1 = builder().build_v1().expect(sound);
+    let v1alpha = builder().build_v1alpha().expect(sound);
     routes
-        .add_service(builder().build_v1().expect(sound))
-        .add_service(builder().build_v1alpha().expect(sound))
+        .add_service(v1.max_decoding_message_size(most))
+        .add_service(v1alpha.max_decoding_message_size(most))
 }

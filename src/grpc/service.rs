@@ -18,14 +18,22 @@ pub(super) struct Service {
     pub(super) door: Door,
     tokens: Tokens,
     streams: Streams,
+    /// The longest request that is read.
+    pub(super) max_request_bytes: usize,
 }
 
 impl Service {
-    pub(super) fn new(door: Door, tokens: Tokens, streams: Streams) -> Self {
+    pub(super) fn new(
+        door: Door,
+        tokens: Tokens,
+        streams: Streams,
+        max_request_bytes: usize,
+    ) -> Self {
         Self {
             door,
             tokens,
             streams,
+            max_request_bytes,
         }
     }
 

@@ -362,7 +362,7 @@ fn the_examples_that_are_no_defaults_are_good_one_by_one() {
 fn the_contracts_defaults_are_these() {
     let shown = format!("{:?}", good(MINIMAL));
     let expected = "Config { grpc: Grpc { listen: Tcp(\"127.0.0.1:50051\"), max_connections: 20000, \
-        max_handshakes: 1000, max_streams_per_connection: 1000, max_connection_age: 1800s, keepalive_interval: 30s, \
+        max_handshakes: 1000, max_streams_per_connection: 1000, max_request_bytes: 65536, max_connection_age: 1800s, keepalive_interval: 30s, \
         keepalive_timeout: 10s, first_bytes_timeout: 10s }, admin: None, store: File { path: \"data\" }, \
         upstream: Upstream { base_urls: [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"], \
         connect_timeout: 3s, timeout: 10s, proxy: None, ca_file: None }, log: Text, \

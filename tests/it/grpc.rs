@@ -127,15 +127,31 @@ async fn an_app_that_is_not_configured_is_unknown() {
     is(&status, Code::NotFound, "UNKNOWN_APP", false);
 }
 
+/// The fields that are said to be malformed.
+fn fields(status: &Status) -> Vec<String> {
+    is(status, Code::InvalidArgument, "BAD_REQUEST", false);
+    let bad = status.get_details_bad_request().unwrap().field_violations;
+    bad.into_iter().map(|v| v.field).collect()
+}
+
+#[tokio::test]
+async fn how_long_a_request_may_be_is_a_setting() {
+    for (most, readable) in [(16 * 1024, false), (128 * 1024, true)] {
+        let mut settings = settings();
+        settings.max_request_bytes = most;
+        let server = serve_with(settings, Vec::new(), Duration::from_secs(1)).await;
+        let mut long = stale(1);
+        long.stale_token = "t".repeat(100_000);
+        let status = server.client().await.force_refresh(long).await;
+        let field = if readable { "stale_token" } else { "request" };
+        assert_eq!(fields(&status.unwrap_err()), [field], "{most}");
+    }
+}
+
 #[tokio::test]
 async fn a_malformed_request_names_its_fields() {
     let server = serve().await;
     let mut client = server.client().await;
-    let fields = |status: &Status| {
-        is(status, Code::InvalidArgument, "BAD_REQUEST", false);
-        let bad = status.get_details_bad_request().unwrap().field_violations;
-        bad.into_iter().map(|v| v.field).collect::<Vec<_>>()
-    };
     let status = client.get_token(get("")).await.unwrap_err();
     assert_eq!(fields(&status), ["app_id"]);
     let request = watch(&"x".repeat(65), 0);

@@ -45,6 +45,7 @@ pub(crate) fn settings() -> config::Grpc {
         max_connections: 1000,
         max_handshakes: 100,
         max_streams_per_connection: 1000,
+        max_request_bytes: 64 * 1024,
         max_connection_age: Duration::from_hours(1),
         keepalive_interval: Duration::from_secs(30),
         keepalive_timeout: Duration::from_secs(10),
