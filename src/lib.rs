@@ -31,15 +31,18 @@
 //! | what an errcode means | `upstream/errcode.rs` |
 //! | what a reply of WeChat says | `upstream/reply.rs` |
 //! | why a caller gets `UNAVAILABLE` | `grpc/status.rs` |
-//! | the stream | `grpc/watch.rs` |
+//! | the stream | `grpc/watch.rs`; without a transport: `grpc/streams.rs` |
 //! | sockets, accepting, who waits in front | `listener/` |
 //! | HTTP/2, limits, age of connections | `grpc/greeting.rs`, `grpc/connection.rs` |
+//! | readers that do not read | `grpc/pace.rs` a stream, `grpc/outflow.rs` a socket |
 //! | counting calls | `grpc/measure.rs` |
 //! | a metric's name | `telemetry/metrics.rs`; states read at a scrape: `telemetry/facts.rs`; what to count with: `telemetry/handles.rs` |
 //! | what a probe says | `admin/probes.rs`, the same truth as `grpc/health.rs`, from `tokens/mod.rs` |
 //! | what a setting means | `config/raw.rs` |
 //! | the order of start and stop | `app/mod.rs` |
 //! | a WeChat to test with | `sandbox/` |
+//! | where a test may kill the program | `failpoint.rs` |
+//! | what must hold whatever arrives | `fuzz/properties/` |
 //!
 //! Who may use whom is a table in `tests/it/house.rs`, and a test. In words: the ways out never see
 //! the ways in nor the owner; adapters never see each other; the core sees nobody; the sandbox sees
