@@ -393,9 +393,13 @@ impl Served {
 
     /// What `call` hears if it arrives in chunks of the lengths `cuts`.
     fn call(&mut self, call: &Call, cuts: &[usize]) -> Heard {
-        // Calls that wait let time pass, and tokens do not live for ever.
-        self.publisher.publish(&app("shop"), alive(&self.tokens));
-        self.publisher.publish(&app("other"), refused());
+        {
+            // Calls that wait let time pass, and tokens do not live for ever. Outside of the runtime it
+            // would be another time.
+            let _inside = self.runtime.enter();
+            self.publisher.publish(&app("shop"), alive(&self.tokens));
+            self.publisher.publish(&app("other"), refused());
+        }
         let request = call.request(cuts);
         self.runtime.block_on(async {
             let answer = self.server.answer(request, call.peer);

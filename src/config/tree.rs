@@ -70,7 +70,11 @@ pub(super) fn read(text: &str, report: &Report) -> Table {
         let place = error
             .span()
             .map_or(Place::File, |span| lines.place(span.start));
-        report.syntax(place, error.message().to_owned());
+        let message = match error.message() {
+            "recursion limit" => "something in it is nested too deeply",
+            other => other,
+        };
+        report.syntax(place, message.to_owned());
     }
     entries(table.into_inner(), &|offset| lines.place(offset))
 }
