@@ -201,7 +201,7 @@ impl Watch {
 
 type Step = (Watch, Result<WatchTokenResponse, Status>);
 
-/// A [`Watch`] that is polled. Ends after the first error.
+/// One stream of `WatchToken`, as a transport polls it. Ends after the first error.
 #[derive(Debug)]
 pub struct TokenStream {
     reader: Arc<Reader>,
