@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use wxtokend::cli::Arguments;
 
+// Why: see Cargo.toml.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match Arguments::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

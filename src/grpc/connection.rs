@@ -78,8 +78,6 @@ pub(super) struct Host {
     max_age: Duration,
     /// Ends all connections, politely.
     pub(super) end: CancellationToken,
-    /// Ends all connections, now.
-    pub(super) cut: CancellationToken,
 }
 
 impl Host {
@@ -101,17 +99,15 @@ impl Host {
             lobby: Lobby::new(settings.max_handshakes, settings.first_bytes_timeout),
             max_age: settings.max_connection_age,
             end: CancellationToken::new(),
-            cut: CancellationToken::new(),
         }
     }
 
-    /// Serves one connection to its end, on its seat.
+    /// Serves one connection to its end, on its seat. Dropping this cuts it.
     pub(super) async fn serve(self: Arc<Self>, socket: Socket, peer: Peer, _seat: Seat) {
         let greeting = self.lobby.admit(greeted(socket));
         let greeting = self.end.run_until_cancelled(greeting).await;
         if let Some(Some(Some(socket))) = greeting {
-            let talk = self.converse(socket, peer);
-            let _ = self.cut.run_until_cancelled(talk).await;
+            self.converse(socket, peer).await;
         }
     }
 

@@ -33,17 +33,14 @@ mod streams;
 mod watch;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::service::Service as _;
-use tokio::{select, sync::watch as slot, time::timeout};
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
+use tokio::{select, sync::watch as slot, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, codegen::StdError, service::Routes};
 use tracing::warn;
 
@@ -52,14 +49,14 @@ use self::{
     calls::Calls,
     connection::{Called, Connection, Host},
     health::Health,
-    seats::Seats,
+    seats::{Seat, Seats},
     service::Service,
 };
 pub use self::{streams::Streams, watch::TokenStream};
 use crate::{
     config,
     domain::access::{Access, Peer},
-    listener::{BindError, Listener, room},
+    listener::{BindError, Listener, Socket, room},
     pb,
     telemetry::Metrics,
     tokens::Tokens,
@@ -132,23 +129,20 @@ impl Server {
     pub async fn serve(self, stop: CancellationToken, limit: Duration) {
         let health = self.health.keep_true(stop.clone());
         let _health = AbortOnDropHandle::new(tokio::spawn(health));
-        // Dropping this future must not leave connections behind.
-        let _cut = self.host.cut.clone().drop_guard();
-        let connections = TaskTracker::new();
-        let accepting = accept(self.listener, self.seats, &self.host, &connections);
+        // Dropping it, and so dropping this future, leaves no connection behind.
+        let mut connections = JoinSet::new();
+        let accepting = accept(self.listener, self.seats, &self.host, &mut connections);
         select! {
             biased;
             () = stop.cancelled() => {}
             () = accepting => {}
         }
-        connections.close();
-        let end = end(&self.tokens, &self.host, &connections);
+        let end = end(&self.tokens, &self.host, &mut connections);
         if timeout(limit, end).await.is_err() {
             let left = connections.len();
             warn!(connections = left, "cut connections that did not end");
         }
-        self.host.cut.cancel();
-        connections.wait().await;
+        connections.shutdown().await;
     }
 }
 
@@ -157,22 +151,34 @@ async fn accept(
     mut listener: Listener,
     mut seats: Seats,
     host: &Arc<Host>,
-    connections: &TaskTracker,
+    connections: &mut JoinSet<()>,
 ) {
     loop {
-        // Taken before accepting: who finds no seat waits in the kernel's queue.
-        let seat = seats.free().await;
-        let (socket, peer) = listener.accept().await;
-        connections.spawn(Arc::clone(host).serve(socket, peer, seat.take()));
+        let mut arrival = pin!(arrival(&mut listener, &mut seats));
+        let (seat, socket, peer) = loop {
+            select! {
+                arrived = &mut arrival => break arrived,
+                // Nobody wants to know how it ended, but until it is asked it takes memory.
+                Some(_) = connections.join_next() => {}
+            }
+        };
+        connections.spawn(Arc::clone(host).serve(socket, peer, seat));
     }
 }
 
+async fn arrival(listener: &mut Listener, seats: &mut Seats) -> (Seat, Socket, Peer) {
+    // Taken before accepting: who finds no seat waits in the kernel's queue.
+    let seat = seats.free().await;
+    let (socket, peer) = listener.accept().await;
+    (seat.take(), socket, peer)
+}
+
 /// Ends every connection as politely as its peer allows.
-async fn end(tokens: &Tokens, host: &Host, connections: &TaskTracker) {
+async fn end(tokens: &Tokens, host: &Host, connections: &mut JoinSet<()>) {
     // An error means that the owner is gone, which is as good a reason to end.
     let _ = tokens.draining().wait_for(|draining| *draining).await;
     host.end.cancel();
-    connections.wait().await;
+    while connections.join_next().await.is_some() {}
 }
 
 /// Both versions, which take requests of `most` bytes: `grpcurl` and `buf` ask with v1, Python's `grpcio-reflection` with v1alpha.

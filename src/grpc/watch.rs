@@ -22,7 +22,7 @@ use tonic::Status;
 
 use super::{readers::Reader, wire};
 use crate::{
-    domain::{AppName, Generation, Moment},
+    domain::{AppName, Generation},
     pb::{Cause, WatchTokenRequest, WatchTokenResponse},
     tokens::{FIRST_OUTCOME, Issued, NoToken, View},
 };
@@ -45,10 +45,14 @@ pub(super) struct Watch {
     connection: CancellationToken,
     reader: Arc<Reader>,
     beat: Instant,
+    /// What there is has been looked at, so that something must happen before it is again.
+    looked: bool,
+    /// When the token dies, or when to give up waiting for one; `None` is never.
+    limit: Option<Instant>,
     /// Rings in time for all that time alone brings, sometimes too early.
     alarm: Pin<Box<Sleep>>,
     /// Since there is no usable token: until when to wait for one.
-    give_up: Option<Moment>,
+    give_up: Option<Instant>,
     /// The last message has been sent.
     over: bool,
 }
@@ -75,6 +79,8 @@ impl Watch {
             connection,
             reader,
             beat,
+            looked: false,
+            limit: None,
             alarm: Box::pin(sleep_until(beat)),
             give_up: None,
             over: false,
@@ -103,28 +109,34 @@ impl Watch {
     async fn next(&mut self) -> Result<WatchTokenResponse, NoToken> {
         let mut beat = false;
         while !self.over {
-            let now = self.reader.tokens().now().boot;
-            let wake_in = match self.look() {
+            if self.looked {
+                match self.event().await {
+                    Event::News => {}
+                    Event::Beat => {
+                        // With no token there is nothing to say now: it is owed until there is.
+                        self.beat = Instant::now() + BEAT;
+                        beat = true;
+                    }
+                    Event::End => return self.last_word(),
+                }
+            }
+            self.looked = true;
+            let (found, now) = (self.look(), Instant::now());
+            match found {
                 Ok(issued) => {
                     self.give_up = None;
+                    self.limit = now.checked_add(issued.time_to_live);
                     if let Some(cause) = self.cause(issued.token.generation, beat) {
-                        return Ok(self.message(&issued, cause));
+                        return Ok(self.message(&issued, cause, now));
                     }
-                    issued.time_to_live
                 }
-                Err(error) => match self.give_up_at(now).since(now) {
-                    Duration::ZERO => return Err(error),
-                    wait => wait,
-                },
-            };
-            match self.event(wake_in).await {
-                Event::News => {}
-                Event::Beat => {
-                    // With no token there is nothing to say now: it is owed until there is.
-                    self.beat = Instant::now() + BEAT;
-                    beat = true;
+                Err(error) => {
+                    let give_up = self.give_up_at(now);
+                    if give_up <= now {
+                        return Err(error);
+                    }
+                    self.limit = Some(give_up);
                 }
-                Event::End => return self.last_word(),
             }
         }
         Err(NoToken::Draining)
@@ -148,8 +160,8 @@ impl Watch {
         }
     }
 
-    fn message(&mut self, issued: &Issued, cause: Cause) -> WatchTokenResponse {
-        self.beat = Instant::now() + BEAT;
+    fn message(&mut self, issued: &Issued, cause: Cause, now: Instant) -> WatchTokenResponse {
+        self.beat = now + BEAT;
         self.held = Some(issued.token.generation);
         self.reader
             .hand(issued.token.generation, issued.published_at);
@@ -161,7 +173,7 @@ impl Watch {
 
     /// A stream that has not begun waits as `GetToken` does. One whose token died ends soon: its
     /// reader has nothing to use.
-    fn give_up_at(&mut self, now: Moment) -> Moment {
+    fn give_up_at(&mut self, now: Instant) -> Instant {
         let patience = match self.held {
             None => FIRST_OUTCOME,
             Some(_) => SPREAD.mul_f64(fastrand::f64()),
@@ -169,13 +181,11 @@ impl Watch {
         *self.give_up.get_or_insert(now + patience)
     }
 
-    /// What happens first; `wake_in` is when the token dies, or when to give up waiting for one.
-    async fn event(&mut self, wake_in: Duration) -> Event {
+    /// What happens first.
+    async fn event(&mut self) -> Event {
         // Most alarms would be set anew before they ring, for each message of each stream. So an alarm
         // is only ever moved forward, and one that rings too early is news of nothing.
-        let wake_at = Instant::now()
-            .checked_add(wake_in)
-            .map_or(self.beat, |at| at.min(self.beat));
+        let wake_at = self.limit.map_or(self.beat, |at| at.min(self.beat));
         if self.alarm.deadline() > wake_at || self.alarm.is_elapsed() {
             self.alarm.as_mut().reset(wake_at);
         }
@@ -195,7 +205,7 @@ impl Watch {
         if self.held > Some(issued.token.generation) {
             return Err(NoToken::Draining);
         }
-        Ok(self.message(&issued, Cause::Draining))
+        Ok(self.message(&issued, Cause::Draining, Instant::now()))
     }
 }
 
@@ -242,7 +252,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
-        domain::{Now, Secret, Token},
+        domain::{Moment, Now, Secret, Token},
         grpc::streams::Streams,
         pb,
         telemetry::Metrics,
