@@ -4,7 +4,7 @@
 //! memory; so they are read and answered here, with [`frame`], and not by tonic's general server,
 //! which puts four boxes and two buffers around each of them. Health and reflection are tonic's.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{future::ready, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header::CONTENT_TYPE};
@@ -77,6 +77,11 @@ impl Calls {
             response.map(|body| Saying::Guest(Box::new(Guest::new(body, end))))
         })
     }
+}
+
+/// The answer to a call that does not even begin.
+pub(super) fn refusal(status: Status) -> Answering {
+    Box::pin(ready(status.into_http()))
 }
 
 async fn ours(

@@ -6,7 +6,6 @@
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -21,13 +20,13 @@ use tokio::{
     select,
     time::{Instant, sleep},
 };
-use tokio_util::{either::Either, sync::CancellationToken};
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::StdError;
 
 use super::{
     answer::Answer,
-    calls::{Answering, Calls},
-    deadline::{self, Bounded, plain},
+    calls::{self, Answering, Calls},
+    deadline::{self, Bounded},
     greeting::{Greeted, greeted},
     measure::{Counted, Measured, method},
     outflow::Outflow,
@@ -104,7 +103,8 @@ impl Host {
 
     /// Serves one connection to its end, on its seat. Dropping this cuts it.
     pub(super) async fn serve(self: Arc<Self>, socket: Socket, peer: Peer, _seat: Seat) {
-        let greeting = self.lobby.admit(greeted(socket));
+        // In a box, because it takes more than all that follows, and not for long.
+        let greeting = Box::pin(self.lobby.admit(greeted(socket)));
         let greeting = self.end.run_until_cancelled(greeting).await;
         if let Some(Some(Some(socket))) = greeting {
             self.converse(socket, peer).await;
@@ -154,19 +154,20 @@ where
 {
     type Response = Response<Counted<Answer>>;
     type Error = Infallible;
-    type Future = Measured<Either<Bounded<Answering>, Ready<Response<Answer>>>>;
+    type Future = Measured<Bounded<Answering>>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
         let method = method(request.uri().path());
-        let answer = match deadline::limit(request.headers()) {
+        let (answer, limit) = match deadline::limit(request.headers()) {
             Ok(limit) => {
                 let calls = &self.host.calls;
                 let answer = calls.begin(method, request, limit, &self.connection);
-                Either::Left(Bounded::new(answer, limit))
+                (answer, limit)
             }
             // A call without the bound that its author believes in would be the worse surprise.
-            Err(status) => Either::Right(ready(plain(status))),
+            Err(status) => (calls::refusal(status), None),
         };
+        let answer = Bounded::new(answer, limit);
         Measured::new(answer, method, self.host.requests.clone())
     }
 }

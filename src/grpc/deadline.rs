@@ -7,7 +7,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -55,19 +55,13 @@ impl<F: Future<Output = Response<Saying>> + Unpin> Future for Bounded<F> {
         let answer = match Pin::new(&mut self.answer).poll(cx) {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
-                let late = self.deadline.poll(cx);
-                return late.map(|()| plain(status::deadline_exceeded()));
+                ready!(self.deadline.poll(cx));
+                status::deadline_exceeded().into_http()
             }
         };
         let deadline = std::mem::take(&mut self.deadline);
         Poll::Ready(answer.map(|saying| Answer::new(saying, deadline)))
     }
-}
-
-/// An answer that is nothing but a status.
-pub(super) fn plain(status: Status) -> Response<Answer> {
-    let response = status.into_http::<Saying>();
-    response.map(|saying| Answer::new(saying, Alarm::default()))
 }
 
 /// How much time the caller gives its call: one to eight digits and a unit.
