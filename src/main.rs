@@ -6,7 +6,7 @@ use clap::Parser;
 use wxtokend::cli::Arguments;
 
 // Why: see Cargo.toml.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "jemalloc", target_os = "linux", target_arch = "x86_64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

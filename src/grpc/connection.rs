@@ -4,12 +4,7 @@
 //! ended so that long-lived clients spread over new replicas; a `CancellationToken` tells the streams
 //! of that connection to say goodbye first.
 
-use std::{
-    convert::Infallible,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};

@@ -32,8 +32,11 @@ use crate::{
     world::{AppUnderTest, World},
 };
 
-/// A week has as many lives of a token as a real one.
+/// A real token lives two hours, so a week has as many lives.
 const LIVES: u32 = 84;
+
+/// Where a life is shorter, so is the week, and there is time for more of them.
+const SHORTER: u32 = 24;
 
 /// Weeks that every run of the tests goes through.
 const SEEDS: u64 = 200;
@@ -171,6 +174,11 @@ impl Week {
     fn new(seed: u64) -> Self {
         let mut dice = Rng::with_seed(seed);
         let life = Duration::from_secs([20, 120, 600, 1800, 7200][dice.usize(..5)]);
+        let lives = if life < Duration::from_hours(2) {
+            SHORTER
+        } else {
+            LIVES
+        };
         let overlap = (life / 6).min(Duration::from_mins(5));
         let floor = Duration::from_secs(1).min(overlap / 5);
         let policy = |dice: &mut Rng| Policy {
@@ -202,7 +210,7 @@ impl Week {
             dice,
             faults: 0,
             life,
-            end: now + life * LIVES,
+            end: now + life * lives,
             last_fault: now,
             calm_after: now,
             quiet_until: now,

@@ -37,7 +37,7 @@ struct Manner {
 }
 
 /// A service: always there. Most of what it hears is signs of life, which cost time, so one week in
-/// four has one, for either app.
+/// eight has one, for either app.
 const SERVICE: Manner = Manner {
     stays: 8.0,
     dawdles: 0.0,
@@ -69,7 +69,7 @@ impl Watchers {
     pub(super) fn new(world: &World, life: Duration, dice: &mut Rng) -> Self {
         let history = History::exact();
         let mut programs = JoinSet::new();
-        let served = dice.usize(..4 * world.apps.len());
+        let served = dice.usize(..8 * world.apps.len());
         for (n, app) in world.apps.iter().enumerate() {
             let door = world.door.subscribe();
             programs.spawn(note_down(history.clone(), door, app.name.clone()));
