@@ -215,9 +215,12 @@ fn sources(module: &str) -> Vec<(PathBuf, String)> {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a source folder can be read") {
         let path = entry.expect("it can be read").path();
+        if path.file_stem().is_some_and(|name| name == "tests") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, files);
-        } else if path.file_stem().is_some_and(|name| name != "tests") {
+        } else {
             files.push(path);
         }
     }

@@ -1,0 +1,99 @@
+//! A token that must die although it lives.
+
+use super::*;
+
+#[test]
+fn a_leaked_token_is_killed_by_two_mints() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut story = Story::settled(mode);
+        story.wait(secs(60));
+        let (since, report) = (
+            story.now.boot,
+            StaleReport {
+                stale: Stale::Generation(story.token().generation),
+                errcode: 0,
+                leaked: true,
+            },
+        );
+        let forced = if mode == Mode::Stable {
+            Ask::Forced
+        } else {
+            Ask::Normal
+        };
+        for wait in [0, 30] {
+            let verdict = story.slot.reported(&report, since, story.now);
+            assert_eq!(verdict, Verdict::Wait);
+            assert_eq!(story.wait_until_due(), secs(wait));
+            assert_eq!(story.expect_ask().ask, forced);
+            story.rotate();
+        }
+        let verdict = story.slot.reported(&report, since, story.now);
+        assert_eq!(verdict, Verdict::Refreshed);
+        story.expect_nothing();
+    }
+}
+
+#[test]
+fn whoever_reports_a_leak_hears_that_the_second_mint_failed() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut story = Story::settled(mode);
+        story.wait(secs(60));
+        let since = story.now.boot;
+        let report = StaleReport {
+            stale: Stale::Generation(story.token().generation),
+            errcode: 0,
+            leaked: true,
+        };
+        story.slot.reported(&report, since, story.now);
+        story.expect_ask();
+        story.rotate();
+        story.wait_until_due();
+        story.expect_ask();
+        story.fail(Remedy::RiskRejected(secs(3600)), true);
+        let verdict = story.slot.reported(&report, since, story.now);
+        assert_eq!(verdict, Verdict::NoToken, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_second_mint_that_has_to_wait_for_tomorrow_keeps_neither_the_caller_nor_the_plan_waiting() {
+    let mut story = Story::settled(Mode::Stable);
+    story.wait(secs(60));
+    let since = story.now.boot;
+    let report = StaleReport {
+        stale: Stale::Generation(story.token().generation),
+        errcode: 0,
+        leaked: true,
+    };
+    for _ in 0..19 {
+        story.slot.ledger.spend(Mode::Stable, story.now);
+    }
+    story.wait(secs(30));
+    story.slot.reported(&report, since, story.now);
+    story.expect_ask();
+    story.rotate();
+    let verdict = story.slot.reported(&report, since, story.now);
+    assert!(matches!(verdict, Verdict::TooOften { .. }), "{verdict:?}");
+    assert_eq!(story.wait_until_due(), secs(6900), "as planned");
+    assert_eq!(story.expect_ask().ask, Ask::Normal);
+}
+
+#[test]
+fn a_leaked_token_that_is_dead_already_waits_for_nobody() {
+    let mut story = Story::with(Policy {
+        mode: Mode::Classic,
+        daily_replacements: 0,
+        ..Policy::default()
+    });
+    story.expect_ask();
+    story.rotate();
+    story.wait(secs(60));
+    story.prove_dead();
+    let report = StaleReport {
+        stale: Stale::Generation(story.token().generation),
+        errcode: 0,
+        leaked: true,
+    };
+    let verdict = story.slot.reported(&report, story.now.boot, story.now);
+    assert!(matches!(verdict, Verdict::TooOften { .. }), "{verdict:?}");
+}
