@@ -44,7 +44,9 @@ async fn main() {
         let mut parts = arguments.iter().filter(|a| !a.starts_with("--")).peekable();
         parts.peek().is_none() || parts.any(|a| a == part)
     };
-    println!("medians of {ROUNDS} turns each ({TORTURES} of torture); ratio = median of ours ÷ stock, pair by pair\n");
+    println!(
+        "medians of {ROUNDS} turns each ({TORTURES} of torture); ratio = median of ours ÷ stock, pair by pair\n"
+    );
     if wanted("get") {
         get().await;
     }
