@@ -338,8 +338,11 @@ impl Heard {
                     !contains(&self.details, secret),
                     "a secret is in the details"
                 );
-                let headers = format!("{:?}", self.headers);
-                assert!(!headers.contains(secret), "{headers}");
+                for (name, value) in self.headers.iter().flatten() {
+                    // The message is looked at above; as it is sent, `\x17` and `0` would be `%170`.
+                    let fine = name == "grpc-message" || !contains(value.as_bytes(), secret);
+                    assert!(fine, "{name} tells a secret");
+                }
             }
         }
     }

@@ -67,8 +67,8 @@ fn read(file: &[u8], now: Now, boot_id: &str) {
         wall: now.wall + LATER,
     };
     // In a file that claims to be from the future of this boot, the two times count by different clocks.
-    let clock = |now: Now| anchor(file) <= now.boot.as_millis();
-    if clock(now) == clock(later) {
+    let clock = |now: Now| anchor(file).map(|anchor| anchor <= now.boot.as_millis());
+    if clock(now).is_some() && clock(now) == clock(later) {
         let again = read_state(APPID, file, later, boot_id);
         let again = again.expect("what could be read can be read later");
         let left = |record: &Record, now: Now| {
@@ -82,9 +82,14 @@ fn read(file: &[u8], now: Now, boot_id: &str) {
     }
 }
 
-fn anchor(file: &[u8]) -> i64 {
-    let file: Value = serde_json::from_slice(file).expect("it was read");
-    file["content"]["saved"]["boot"].as_i64().expect("likewise")
+/// `None`: a key that nobody knows is passed over, also where it or its value is no text.
+fn parsed(file: &[u8]) -> Option<Value> {
+    serde_json::from_slice(file).ok()
+}
+
+fn anchor(file: &[u8]) -> Option<i64> {
+    let boot = parsed(file)?["content"]["saved"]["boot"].as_i64();
+    Some(boot.expect("it was read"))
 }
 
 /// A complaint has no room for what is in the file.
@@ -115,8 +120,9 @@ pub(crate) fn plausible(record: &Record, now: Now) {
 }
 
 fn lives_no_longer_than_stored(record: &Record, file: &[u8]) {
-    let Some(token) = &record.token else { return };
-    let file: Value = serde_json::from_slice(file).expect("it was read");
+    let (Some(token), Some(file)) = (&record.token, parsed(file)) else {
+        return;
+    };
     let stored = &file["content"]["token"];
     let time = |key: &str| stored[key].as_i64().expect("it was read");
     let stored = time("expires_at").abs_diff(time("asked_at"));
