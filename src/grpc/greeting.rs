@@ -6,10 +6,12 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::calm::Calm;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -29,14 +31,17 @@ pub(super) async fn greeted<S: AsyncRead + Unpin>(mut socket: S) -> Option<Greet
     Some(Greeted {
         socket,
         greeting: PREFACE,
+        calm: Calm::default(),
     })
 }
 
-/// A socket that reads as if the preface had not been read yet.
+/// A socket that reads as if the preface had not been read yet, and breaks when what follows is too
+/// restless.
 #[derive(Debug)]
 pub(super) struct Greeted<S> {
     socket: S,
     greeting: &'static [u8],
+    calm: Calm,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
@@ -46,7 +51,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.greeting.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, into);
+            let before = into.filled().len();
+            ready!(Pin::new(&mut self.socket).poll_read(cx, into))?;
+            return Poll::Ready(self.calm.hears(&into.filled()[before..]));
         }
         let (now, later) = self
             .greeting

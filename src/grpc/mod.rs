@@ -5,7 +5,7 @@
 //! a peer that never speaks, and it answers a passed deadline with `CANCELLED`.
 //!
 //! A call passes, in this order: `crate::listener` (sockets, accepting), `greeting` (the first
-//! bytes), `connection` (HTTP/2, limits, age), `outflow` and `pace` (readers that do not read),
+//! bytes), `calm` (peers that are restless), `connection` (HTTP/2, limits, age), `outflow` and `pace` (readers that do not read),
 //! `measure` (counts it), `deadline` (how long a call may last), `asked` (a request that never
 //! comes), `calls` (which service), `caller` (who asks), `request` (is it well formed), `service`
 //! (the three calls) and, for streams, `streams` and `watch`. Its answer goes out through `answer`,
@@ -16,6 +16,7 @@ mod answer;
 mod asked;
 mod caller;
 mod calls;
+mod calm;
 mod connection;
 mod deadline;
 mod frame;
