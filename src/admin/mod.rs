@@ -28,12 +28,12 @@ use tokio_util::sync::CancellationToken;
 use self::pages::Pages;
 use crate::{
     config,
-    listener::{BindError, Listener, Lobby},
+    listener::{BindError, Listener, Lobby, room_for_probes},
     telemetry::Metrics,
     tokens::Tokens,
 };
 
-/// Connections at a time.
+/// Connections at a time, if the limit of open files has room for them.
 const PLACES: usize = 100;
 
 /// For a request to be told, and for the next one to begin.
@@ -77,7 +77,7 @@ impl Server {
     /// Answers until `end`, which is later than the stop: the drain is what probes want to see. Then
     /// it cuts what is left and returns.
     pub async fn serve(mut self, end: CancellationToken) {
-        let lobby = Lobby::new(PLACES, AGE + 2 * GRACE);
+        let lobby = Lobby::new(room_for_probes(PLACES), AGE + 2 * GRACE);
         // Dropping it cuts every connection.
         let mut connections = JoinSet::new();
         loop {

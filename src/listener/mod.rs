@@ -21,7 +21,10 @@ use tokio::{
 use tokio_util::either::Either;
 use tracing::{info, warn};
 
-pub use self::{lobby::Lobby, room::room};
+pub use self::{
+    lobby::Lobby,
+    room::{room, room_for_probes},
+};
 use crate::{config::Listen, domain::access::Peer};
 
 /// The pause after the first failure to accept; it doubles up to [`LONGEST_PAUSE`].

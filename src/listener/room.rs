@@ -10,23 +10,19 @@ use tracing::warn;
 /// Kept for everything but connections: 100 probes, and plenty for files and WeChat.
 const KEPT: u64 = 160;
 
+/// Kept even from probes: what the program has open anyway, and what a refresh takes.
+const OWN: u64 = 24;
+
+/// The fewest probes at a time, however low the limit.
+const PROBES: u64 = 4;
+
 /// How many of the `wanted` connections there is room for. Raises the soft limit of open files as far
 /// as it may: it is low only for the sake of programs that use `select`.
 pub fn room(wanted: usize) -> usize {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let raised = rustix::process::Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        // It may be forbidden, or beyond what the kernel allows. Then it stays as it is.
-        if setrlimit(Resource::Nofile, raised).is_ok() {
-            limit = raised;
-        }
-    }
-    let room = within(limit.current, wanted);
+    let limit = open_files();
+    let room = within(limit, wanted);
     if room < wanted {
-        let open_files = limit.current;
+        let open_files = limit;
         warn!(
             room,
             wanted, open_files, "the limit of open files leaves room for fewer connections"
@@ -35,13 +31,46 @@ pub fn room(wanted: usize) -> usize {
     room
 }
 
-/// `limit` is that of open files; `None` is no limit.
+/// The same for probes, of what is kept from connections.
+pub fn room_for_probes(wanted: usize) -> usize {
+    probes_within(open_files(), wanted)
+}
+
+/// The limit of open files; `None` is no limit.
+fn open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return limit.current;
+    }
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // It may be forbidden, or beyond what the kernel allows. Then it stays as it is.
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+}
+
 fn within(limit: Option<u64>, wanted: usize) -> usize {
     let Some(limit) = limit else {
         return wanted;
     };
-    let room = limit - KEPT.min(limit / 2);
+    let room = limit - kept(limit);
     wanted.min(usize::try_from(room).unwrap_or(usize::MAX))
+}
+
+fn probes_within(limit: Option<u64>, wanted: usize) -> usize {
+    let Some(limit) = limit else {
+        return wanted;
+    };
+    let room = kept(limit).saturating_sub(OWN).max(PROBES);
+    wanted.min(usize::try_from(room).unwrap_or(usize::MAX))
+}
+
+fn kept(limit: u64) -> u64 {
+    KEPT.min(limit / 2)
 }
 
 #[cfg(test)]
@@ -61,6 +90,26 @@ mod tests {
         ];
         for (limit, wanted, room) in table {
             assert_eq!(within(limit, wanted), room, "{limit:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn probes_leave_what_a_refresh_takes() {
+        // (limit of open files, room for probes)
+        let table = [
+            (None, 100),
+            (Some(1024), 100),
+            (Some(200), 76),
+            (Some(64), 8),
+            (Some(40), 4),
+        ];
+        for (limit, room) in table {
+            assert_eq!(probes_within(limit, 100), room, "{limit:?}");
+            let Some(limit) = limit.filter(|limit| *limit > 40) else {
+                continue;
+            };
+            let connections = within(Some(limit), usize::MAX) as u64;
+            assert!(connections + room as u64 + OWN <= limit, "{limit}");
         }
     }
 }
