@@ -42,6 +42,9 @@ use crate::{
 /// contract's ten seconds, also when ten thousand connections are to be closed on a busy machine.
 const STOP: Duration = Duration::from_millis(9500);
 
+/// Left to the server for the cut, and to say so, before the process ends without it.
+const CUT: Duration = Duration::from_millis(300);
+
 /// Runs a server until it is told to stop.
 ///
 /// # Errors
@@ -156,8 +159,8 @@ async fn wait(
         }
     };
     tokio::select! {
-        // A time-out is no failure: what was left has been cut.
-        ended = timeout(STOP, all) => ended.unwrap_or(Ok(()))?,
+        // A time-out is no failure: what was left is cut.
+        ended = timeout(STOP + CUT, all) => ended.unwrap_or(Ok(()))?,
         // As its operator wishes, so it is no failure; the note on disk knows of a fetch under way.
         signal = again => warn!(signal, "told to stop again: ending at once"),
     }

@@ -187,7 +187,7 @@ impl Serve {
             // clap lets nothing else through than `--sandbox`.
             None => app::built_in(environment()).map_err(|wrong| Failure::configuration(&wrong))?,
         };
-        telemetry::init(config.log);
+        let _unwritten = telemetry::init(config.log);
         let served = if self.sandbox {
             block_on_app(app::serve_sandbox(config))
         } else {

@@ -52,7 +52,7 @@ pub(super) struct Simulate {
 
 impl Simulate {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        telemetry::init(Log::Text);
+        let _unwritten = telemetry::init(Log::Text);
         let listen = self.listen.clone();
         let settings = self.settings()?;
         Ok(app::simulate(&listen, settings).await?)

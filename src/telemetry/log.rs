@@ -19,13 +19,15 @@ use tracing_subscriber::{
     layer::SubscriberExt as _,
 };
 
+use super::pen::{Pen, Unwritten};
 use crate::config::Log;
 
 /// The variable that holds the filter.
 const FILTER: &str = "WXTOKEND_LOG";
 
-/// Starts to log to stderr, with the filter of `WXTOKEND_LOG`. The first call in a process counts.
-pub fn init(log: Log) {
+/// Starts to log to stderr, with the filter of `WXTOKEND_LOG`. The first call in a process counts. What
+/// it returns is to be dropped when there is nothing more to say.
+pub fn init(log: Log) -> Unwritten {
     let wanted = env::var_os(FILTER).unwrap_or_default();
     let wanted = wanted.to_string_lossy();
     let colors = io::stderr().is_terminal();
@@ -33,12 +35,14 @@ pub fn init(log: Log) {
         Ok(filter) => (filter, None),
         Err(bad) => (EnvFilter::new("info"), Some(bad)),
     };
-    let subscriber = build(log, filter, colors, io::stderr);
+    let (pen, unwritten) = Pen::new(io::stderr());
+    let subscriber = build(log, filter, colors, move || pen.clone());
     if tracing::subscriber::set_global_default(subscriber).is_ok()
         && let Some(bad) = bad
     {
         warn!("`{FILTER}` is not understood, so `info` is used: {bad}");
     }
+    unwritten
 }
 
 /// What [`init`] installs, writing to `writer`; a filter that is not understood counts as `info`.

@@ -5,6 +5,7 @@ mod handles;
 mod instruments;
 mod log;
 mod metrics;
+mod pen;
 
 pub use self::{
     facts::{AppFacts, Facts},
@@ -12,4 +13,5 @@ pub use self::{
     instruments::{Gauge, Histogram},
     log::{init, subscriber},
     metrics::Metrics,
+    pen::Unwritten,
 };

@@ -89,7 +89,7 @@ fn floods_of_frames() -> Vec<Flood> {
     let windows = [window(1), window(65_535)].concat().repeat(5000);
     let crowd = calls(900, |id| watch(id, "classic"));
     let pings = frame(PING, 0, 0, b"12345678").repeat(100_000);
-    let pongs = frame(PING, 1, 0, b"12345678").repeat(100_000);
+    let unasked = frame(PING, 1, 0, b"12345678").repeat(100_000);
     let priorities = frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]).repeat(100_000);
     let grants = grant(0, 1).repeat(100_000);
     let unknown = frame(99, 255, 1, &[7; 1000]).repeat(20_000);
@@ -97,7 +97,7 @@ fn floods_of_frames() -> Vec<Flood> {
         Flood::new("settings", settings, Cut),
         Flood::new("windows of many streams", windows, Cut).after(crowd),
         Flood::new("pings", pings, Borne),
-        Flood::new("pongs that nobody asked for", pongs, Borne),
+        Flood::new("pongs that nobody asked for", unasked, Borne),
         Flood::new("priorities", priorities, Borne),
         Flood::new("window a byte at a time", grants, Borne),
         Flood::new("unknown frames", unknown, Borne),
