@@ -25,6 +25,7 @@ mod shelf;
 mod steps;
 mod store;
 mod torture;
+mod unheard;
 mod wechat;
 mod week;
 mod whole;

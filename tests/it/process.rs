@@ -6,6 +6,8 @@ use std::{
     env,
     fmt::Write as _,
     fs,
+    io::Write as _,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -263,6 +265,20 @@ impl Home {
         until(&format!("the token of `{name}` is saved"), done).await;
     }
 
+    /// Starts the server with a stderr that is full and that nobody reads. It stays so as long as the
+    /// other end, which is returned, is held.
+    pub(crate) fn spawn_unheard(&self) -> (Process, UnixStream) {
+        let (reader, mut log) = UnixStream::pair().unwrap();
+        log.set_nonblocking(true).unwrap();
+        while log.write(&[b'.'; 4096]).is_ok() {}
+        log.set_nonblocking(false).unwrap();
+        let mut command = Command::new(program());
+        command
+            .args(["serve", "--config", &self.config()])
+            .stderr(OwnedFd::from(log));
+        (Process::spawn(command, &self.variables), reader)
+    }
+
     /// Starts the server with a limit of open files of its own: soft and hard, or just one.
     pub(crate) fn spawn_with_files(&self, limit: &str) -> Process {
         let mut shell = Command::new("/bin/sh");
@@ -331,17 +347,23 @@ impl Process {
     }
 
     fn of(mut command: Command, variables: &[(String, String)]) -> Self {
+        command.stderr(Stdio::piped());
+        Self::spawn(command, variables)
+    }
+
+    /// With the stderr that `command` has.
+    fn spawn(mut command: Command, variables: &[(String, String)]) -> Self {
         let mut child = command
             .env_clear()
             .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let nothing = || watch::channel(String::new()).1;
+        let stderr = child.stderr.take().map_or_else(nothing, collect);
         Self {
             child,
             stdout,
