@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     fs,
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::either::Either;
 use tracing::{info, warn};
@@ -31,8 +31,9 @@ use crate::{config::Listen, domain::access::Peer};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// So many connections in a row end a trouble. At the limit of open files single ones get through
-/// now and then, and each would be worth two lines of log.
+/// So many connections in a row end a trouble, [`LONGEST_PAUSE`] after the last failure. At the limit of
+/// open files some get through now and then, also many at once where others leave at once, and each
+/// time would be worth two lines of log.
 const CALM: u32 = 20;
 
 /// The owner and its group may connect. Who may ask is decided by whom the file lets in.
@@ -73,6 +74,8 @@ pub struct Listener {
 struct Trouble {
     kind: io::ErrorKind,
     pause: Duration,
+    /// The last failure, and how many connections came since.
+    at: Instant,
     accepted_since: u32,
 }
 
@@ -130,7 +133,7 @@ impl Listener {
         if let Some(trouble) = &mut self.trouble {
             trouble.pause = Duration::ZERO;
             trouble.accepted_since += 1;
-            if trouble.accepted_since == CALM {
+            if trouble.accepted_since >= CALM && trouble.at.elapsed() >= LONGEST_PAUSE {
                 info!(listener = %self.url, "accepting connections again");
                 self.trouble = None;
             }
@@ -149,6 +152,7 @@ impl Listener {
         self.trouble = Some(Trouble {
             kind,
             pause,
+            at: Instant::now(),
             accepted_since: 0,
         });
         pause
@@ -314,7 +318,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn failures_to_accept_slow_down_to_one_try_a_second() {
         let mut listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".into()))
             .await
@@ -326,6 +330,12 @@ mod tests {
         }
         listener.calm_down();
         assert_eq!(pause(&mut listener), 50, "one got through");
+        for _ in 0..2 * CALM {
+            listener.calm_down();
+        }
+        assert!(listener.trouble.is_some(), "many at once are no calm");
+        assert_eq!(pause(&mut listener), 50, "and no new trouble follows");
+        sleep(LONGEST_PAUSE).await;
         for _ in 0..CALM {
             assert!(listener.trouble.is_some());
             listener.calm_down();
