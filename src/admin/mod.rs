@@ -77,7 +77,8 @@ impl Server {
     /// Answers until `end`, which is later than the stop: the drain is what probes want to see. Then
     /// it cuts what is left and returns.
     pub async fn serve(mut self, end: CancellationToken) {
-        let lobby = Lobby::new(room_for_probes(PLACES), AGE + 2 * GRACE);
+        let places = room_for_probes(PLACES);
+        let lobby = Lobby::new(places, AGE + 2 * GRACE);
         // Dropping it cuts every connection.
         let mut connections = JoinSet::new();
         loop {
@@ -85,7 +86,9 @@ impl Server {
                 biased;
                 () = end.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                (socket, _) = self.listener.accept() => {
+                // Who is shown out has to be gone before the next comes in, or a crowd that arrives at once
+                // takes more descriptors than there are places.
+                (socket, _) = self.listener.accept(), if connections.len() <= places => {
                     let (lobby, pages) = (lobby.clone(), self.pages.clone());
                     connections.spawn(async move {
                         let _ = lobby.admit(converse(socket, pages)).await;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use tokio::time::sleep;
+use tokio::{net::TcpStream, time::sleep};
 
-use super::{City, vitals::Vitals};
+use super::{City, admin_of, vitals::Vitals};
 use crate::{
     peer::{DATA, Peer, watch},
+    process::http,
     served::{eventually, within},
 };
 
@@ -42,7 +43,15 @@ async fn a_crowd_at_a_low_limit_leaves_descriptors_for_wechat_and_the_store() {
         peer.send(&watch(1, "classic")).await.unwrap();
         crowd.push(peer);
     }
+    let admin = admin_of(&city.server);
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let address = admin.strip_prefix("http://").unwrap();
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
     idles(&city).await;
+    let (ready, why) = within(http(&admin, "GET", "/readyz", ""), "a probe").await;
+    assert_eq!(ready, 200, "{why}");
     let fetches = city.wechat.counts("classic").classic_fetches;
     city.goes_on().await;
     assert!(city.wechat.counts("classic").classic_fetches > fetches);

@@ -12,6 +12,7 @@ use wxtokend::{
     sandbox::{Knobs, Settings},
 };
 
+use super::admin_of;
 use crate::{
     peer::{
         DATA, GOAWAY, HEADERS, PING, PREFACE, Peer, RST_STREAM, SETTINGS, WIDE, WINDOW, frame, get,
@@ -136,13 +137,6 @@ async fn slow_fetch(wechat: &WeChat, server: &Server) -> JoinHandle<Answer> {
 async fn is_unready(admin: &str) {
     let unready = async { while http(admin, "GET", "/readyz", "").await.0 != 503 {} };
     within(unready, "readiness is off").await;
-}
-
-fn admin_of(server: &Server) -> String {
-    let stdout = server.process.stdout();
-    let mut lines = stdout.lines();
-    let admin = lines.find_map(|line| line.strip_prefix("admin "));
-    admin.unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,6 +116,7 @@ impl City {
         let wechat = WeChat::start(&["classic"], lives).await;
         let refresh = "at = 0.1\noverlap = '1s'\nprobe_every = '0s'";
         let home = Home::new(&wechat.url(), refresh, &["classic"]);
+        let home = home.and("[admin]\nlisten = '127.0.0.1:0'\n");
         let server = Server::of(start(&home)).await;
         let neighbours = Neighbours::of(&server.url, "classic", &server.history).await;
         Self {
@@ -137,4 +138,12 @@ impl City {
         }
         self.neighbours.are_served().await;
     }
+}
+
+/// Where a server has its probes.
+fn admin_of(server: &Server) -> String {
+    let stdout = server.process.stdout();
+    let mut lines = stdout.lines();
+    let admin = lines.find_map(|line| line.strip_prefix("admin "));
+    admin.unwrap().to_owned()
 }
