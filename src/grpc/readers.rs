@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -42,16 +42,16 @@ impl Readers {
     }
 
     /// One more reader of `app`.
-    pub(super) fn join(&self, app: &AppName) -> Result<Arc<Reader>, NoToken> {
+    pub(super) fn join(&self, app: &AppName) -> Result<Reader, NoToken> {
         let audience = self.0.get(app).cloned();
         let audience = audience.ok_or_else(|| NoToken::UnknownApp(app.to_string()))?;
         audience.watching.streams.inc();
-        Ok(Arc::new(Reader {
+        Ok(Reader {
             audience,
-            handed: AtomicU64::default(),
-            pulled: AtomicU64::default(),
-            pulled_at: AtomicI64::default(),
-        }))
+            handed: None,
+            pulled: None,
+            pulled_at: Moment::default(),
+        })
     }
 
     /// Learns what is in force, which readers that are stuck will never ask for.
@@ -64,14 +64,14 @@ impl Readers {
     }
 }
 
-/// One stream. Only the task that runs it changes it.
+/// One stream.
 #[derive(Debug)]
 pub(super) struct Reader {
     audience: Arc<Audience>,
-    handed: AtomicU64,
-    /// The generation that it has for certain, 0 for none; and since when.
-    pulled: AtomicU64,
-    pulled_at: AtomicI64,
+    handed: Option<Generation>,
+    /// The generation that it has for certain, and since when.
+    pulled: Option<Generation>,
+    pulled_at: Moment,
 }
 
 impl Reader {
@@ -81,44 +81,32 @@ impl Reader {
     }
 
     /// A message with the token of `generation` is about to be handed to the transport.
-    pub(super) fn hand(&self, generation: Generation, published_at: Moment) {
+    pub(super) fn hand(&mut self, generation: Generation, published_at: Moment) {
         self.audience.published(generation, published_at);
-        self.handed.store(generation.0, Relaxed);
+        self.handed = Some(generation);
     }
 
     /// The transport has taken what it was handed.
-    pub(super) fn took(&self) {
-        let (handed, before) = (self.handed.load(Relaxed), self.pulled());
-        let after = held(handed);
-        if after.is_none() || before == after {
-            return;
+    pub(super) fn took(&mut self) {
+        if self.pulled != self.handed {
+            self.pulled_at = self.audience.tokens.now().boot;
+            let before = std::mem::replace(&mut self.pulled, self.handed);
+            self.audience.moved(before, self.handed, self.pulled_at);
         }
-        let now = self.audience.tokens.now().boot;
-        self.pulled_at.store(now.as_millis(), Relaxed);
-        self.pulled.store(handed, Relaxed);
-        self.audience.moved(before, after, now);
     }
-
-    fn pulled(&self) -> Option<Generation> {
-        held(self.pulled.load(Relaxed))
-    }
-}
-
-fn held(generation: u64) -> Option<Generation> {
-    (generation > 0).then_some(Generation(generation))
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
         let audience = &self.audience;
         audience.watching.streams.dec();
-        let Some(pulled) = self.pulled() else {
+        let Some(pulled) = self.pulled else {
             return;
         };
         let now = audience.tokens.now().boot;
         let newest = audience.newest.load(Relaxed);
         if pulled.0 < newest {
-            let since = now.since(Moment::from_millis(self.pulled_at.load(Relaxed)));
+            let since = now.since(self.pulled_at);
             debug!(
                 app = %audience.app,
                 generation = pulled.0,

@@ -38,6 +38,6 @@ impl Streams {
         connection: CancellationToken,
     ) -> Result<TokenStream, NoToken> {
         let reader = self.0.join(app)?;
-        Ok(Watch::new(app, request, connection, reader)?.into_stream())
+        Ok(Watch::new(app, request, reader)?.into_stream(connection))
     }
 }

@@ -5,19 +5,20 @@
 //! leaves, and a stream that nobody reads costs nothing.
 
 use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    fmt,
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use async_stream::stream;
 use tokio::{
     select,
     sync::watch,
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tonic::Status;
 
 use super::{readers::Reader, wire};
@@ -42,15 +43,12 @@ pub(super) struct Watch {
     /// The generation that the reader holds, once we know that it holds one of ours.
     held: Option<Generation>,
     view: watch::Receiver<View>,
-    connection: CancellationToken,
-    reader: Arc<Reader>,
+    reader: Reader,
     beat: Instant,
     /// What there is has been looked at, so that something must happen before it is again.
     looked: bool,
     /// When the token dies, or when to give up waiting for one; `None` is never.
     limit: Option<Instant>,
-    /// Rings in time for all that time alone brings, sometimes too early.
-    alarm: Pin<Box<Sleep>>,
     /// Since there is no usable token: until when to wait for one.
     give_up: Option<Instant>,
     /// The last message has been sent.
@@ -63,54 +61,60 @@ enum Event {
     End,
 }
 
+/// What wakes a stream, besides news.
+struct Wakers<'a, 'c> {
+    /// Of the connection.
+    end: Pin<&'a mut WaitForCancellationFuture<'c>>,
+    /// Rings in time for all that time alone brings, sometimes too early.
+    alarm: Pin<&'a mut Sleep>,
+}
+
 impl Watch {
     pub(super) fn new(
         app: &AppName,
         request: WatchTokenRequest,
-        connection: CancellationToken,
-        reader: Arc<Reader>,
+        reader: Reader,
     ) -> Result<Self, NoToken> {
-        let beat = Instant::now() + BEAT;
         Ok(Self {
             app_id: request.app_id,
             known: Generation(request.known_generation),
             held: None,
             view: reader.tokens().watch(app)?,
-            connection,
             reader,
-            beat,
+            beat: Instant::now() + BEAT,
             looked: false,
             limit: None,
-            alarm: Box::pin(sleep_until(beat)),
             give_up: None,
             over: false,
         })
     }
 
-    pub(super) fn into_stream(self) -> TokenStream {
-        TokenStream {
-            reader: Arc::clone(&self.reader),
-            step: Some(ReusableBoxFuture::new(self.step())),
-        }
-    }
-
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would hold all of `self` twice"
-    )]
-    fn step(mut self) -> impl Future<Output = Step> + Send {
-        async move {
-            let next = self.next().await.map_err(Status::from);
-            (self, next)
-        }
+    /// All messages until `connection` ends.
+    pub(super) fn into_stream(mut self, connection: CancellationToken) -> TokenStream {
+        TokenStream(Box::pin(stream! {
+            let mut wakers = Wakers {
+                end: pin!(connection.cancelled()),
+                alarm: pin!(sleep_until(self.beat)),
+            };
+            loop {
+                let next = self.next(&mut wakers).await;
+                let over = next.is_err();
+                yield next.map_err(Status::from);
+                if over {
+                    break;
+                }
+                // The transport comes back, so it has taken what it got.
+                self.reader.took();
+            }
+        }))
     }
 
     /// The next message, or why there is none any more.
-    async fn next(&mut self) -> Result<WatchTokenResponse, NoToken> {
+    async fn next(&mut self, wakers: &mut Wakers<'_, '_>) -> Result<WatchTokenResponse, NoToken> {
         let mut beat = false;
         while !self.over {
             if self.looked {
-                match self.event().await {
+                match self.event(wakers).await {
                     Event::News => {}
                     Event::Beat => {
                         // With no token there is nothing to say now: it is owed until there is.
@@ -182,19 +186,20 @@ impl Watch {
     }
 
     /// What happens first.
-    async fn event(&mut self) -> Event {
+    async fn event(&mut self, wakers: &mut Wakers<'_, '_>) -> Event {
+        let Wakers { end, alarm } = wakers;
         // Most alarms would be set anew before they ring, for each message of each stream. So an alarm
         // is only ever moved forward, and one that rings too early is news of nothing.
         let wake_at = self.limit.map_or(self.beat, |at| at.min(self.beat));
-        if self.alarm.deadline() > wake_at || self.alarm.is_elapsed() {
-            self.alarm.as_mut().reset(wake_at);
+        if alarm.deadline() > wake_at || alarm.is_elapsed() {
+            alarm.as_mut().reset(wake_at);
         }
         select! {
             biased;
             // No news any more: the owner of the tokens is gone.
             news = self.view.changed() => if news.is_ok() { Event::News } else { Event::End },
-            () = self.connection.cancelled() => Event::End,
-            () = self.alarm.as_mut() => if self.beat <= Instant::now() { Event::Beat } else { Event::News },
+            () = end => Event::End,
+            () = alarm => if self.beat <= Instant::now() { Event::Beat } else { Event::News },
         }
     }
 
@@ -209,31 +214,22 @@ impl Watch {
     }
 }
 
-type Step = (Watch, Result<WatchTokenResponse, Status>);
-
 /// One stream of `WatchToken`, as a transport polls it. Ends after the first error.
-#[derive(Debug)]
-pub struct TokenStream {
-    reader: Arc<Reader>,
-    step: Option<ReusableBoxFuture<'static, Step>>,
-}
+pub struct TokenStream(Pin<Box<dyn Stream<Item = Message> + Send>>);
+
+type Message = Result<WatchTokenResponse, Status>;
 
 impl Stream for TokenStream {
-    type Item = Result<WatchTokenResponse, Status>;
+    type Item = Message;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // The transport comes back, so it has taken what it got.
-        self.reader.took();
-        let Some(step) = &mut self.step else {
-            return Poll::Ready(None);
-        };
-        let (watch, next) = ready!(step.poll(cx));
-        if next.is_ok() {
-            step.set(watch.step());
-        } else {
-            self.step = None;
-        }
-        Poll::Ready(Some(next))
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for TokenStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenStream").finish_non_exhaustive()
     }
 }
 
