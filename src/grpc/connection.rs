@@ -21,11 +21,11 @@ use tonic::codegen::StdError;
 use super::{
     answer::Answer,
     calls::{self, Answering, Calls},
+    conversation::{Conversation, Newcomers},
     deadline::{self, Bounded},
     greeting::{Greeted, greeted},
     measure::{Counted, Measured, method},
     outflow::Outflow,
-    pace::Streams,
     seats::Seat,
 };
 use crate::{
@@ -65,7 +65,7 @@ impl Connection {
 /// Serves connections.
 #[derive(Debug)]
 pub(super) struct Host {
-    http: http2::Builder<Streams>,
+    http: http2::Builder<Newcomers>,
     calls: Calls,
     requests: Requests,
     lobby: Lobby,
@@ -76,7 +76,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(settings: &config::Grpc, calls: Calls, requests: Requests) -> Self {
-        let mut http = http2::Builder::new(Streams);
+        let mut http = http2::Builder::new(Newcomers);
         // Without a timer of its own hyper panics at the first ping.
         http.timer(TokioTimer::new())
             .keep_alive_interval(settings.keepalive_interval)
@@ -112,14 +112,14 @@ impl Host {
         let socket = TokioIo::new(Outflow::new(socket));
         let talk = self.http.serve_connection(socket, called);
         // In a box, because this future would hold it twice.
-        let mut talk = Box::pin(talk);
+        let mut talk = pin!(Conversation::new(Box::pin(talk)));
         let mut limit = pin!(sleep(jittered(self.max_age)));
         select! {
             _ = talk.as_mut() => return,
             () = end.cancelled() => {}
             () = limit.as_mut() => end.cancel(),
         }
-        talk.as_mut().graceful_shutdown();
+        talk.connection.as_mut().graceful_shutdown();
         limit.as_mut().reset(Instant::now() + GRACE);
         select! {
             _ = talk.as_mut() => {}

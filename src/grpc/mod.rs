@@ -5,7 +5,8 @@
 //! a peer that never speaks, and it answers a passed deadline with `CANCELLED`.
 //!
 //! A call passes, in this order: `crate::listener` (sockets, accepting), `greeting` (the first
-//! bytes), `calm` (peers that are restless), `connection` (HTTP/2, limits, age), `outflow` and `pace` (readers that do not read),
+//! bytes), `calm` (peers that are restless), `connection` (HTTP/2, limits, age), `conversation` (one task
+//! for a connection and its streams), `outflow` and `pace` (readers that do not read),
 //! `measure` (counts it), `deadline` (how long a call may last), `asked` (a request that never
 //! comes), `calls` (which service), `caller` (who asks), `request` (is it well formed), `service`
 //! (the three calls) and, for streams, `streams` and `watch`. Its answer goes out through `answer`,
@@ -18,6 +19,7 @@ mod caller;
 mod calls;
 mod calm;
 mod connection;
+mod conversation;
 mod deadline;
 mod frame;
 mod greeting;

@@ -2,9 +2,9 @@
 //!
 //! HTTP/2 lets a reader stop its stream by granting no more window. Then the stream is polled no
 //! longer, so it cannot notice by itself that it is stuck; and the reader, which still answers pings,
-//! holds an outdated token and believes itself up to date. What does go on is the task in which hyper
-//! runs the stream: it is ours, because the executor is. So the task watches, and the body of the
-//! answer tells it when a chunk was handed over and when the transport came back for more.
+//! holds an outdated token and believes itself up to date. What does go on is hyper's future for the
+//! stream, which is ours to run. So what runs it watches, and the body of the answer tells it when a
+//! chunk was handed over and when the transport came back for more.
 
 use std::{
     cell::Cell,
@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
@@ -62,21 +61,8 @@ pub(super) fn handed() {
     });
 }
 
-/// Runs hyper's streams.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Streams;
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        tokio::spawn(watched(stream));
-    }
-}
-
 /// Runs `stream` to its end, or until a chunk lies there for [`STALL`]. Dropping it resets it.
-fn watched<F: Future<Output = ()>>(stream: F) -> Watched<F> {
+pub(super) fn watched<F: Future<Output = ()>>(stream: F) -> Watched<F> {
     Watched {
         stream,
         pace: Pace::default(),
@@ -88,7 +74,7 @@ fn watched<F: Future<Output = ()>>(stream: F) -> Watched<F> {
 pin_project! {
     /// There are as many of these as there are streams, so it holds each thing once, and the timer
     /// only where it runs.
-    struct Watched<F> {
+    pub(super) struct Watched<F> {
         #[pin]
         stream: F,
         pace: Pace,

@@ -184,7 +184,7 @@ async fn etcd_15402_a_watch_does_not_starve_behind_calls_on_its_connection() {
 }
 
 /// spiffe/spire PR #6724 and 0.12.1: subscriptions and descriptors leaked when a reader left. Guard:
-/// everything of a stream hangs on its task, `Reader::drop` in `grpc/readers.rs`.
+/// everything of a stream hangs on the task of its connection, `Reader::drop` in `grpc/readers.rs`.
 /// Without the guard (readers are leaked): 200 streams are counted for ever.
 #[tokio::test]
 async fn spire_6724_a_reader_that_leaves_leaves_nothing_behind() {
@@ -207,7 +207,7 @@ async fn spire_6724_a_reader_that_leaves_leaves_nothing_behind() {
     let lines = [("watch_streams{app=\"shop\"}", 200), ("connections", 20)];
     let all: BTreeMap<_, _> = lines.map(|(name, n)| (name.to_owned(), n)).into();
     assert_eq!(open(), all);
-    assert!(tasks() > before + 200);
+    assert!(tasks() >= before + 20);
     drop(streams);
     eventually(|| async { open().is_empty() }, "no stream is left").await;
     eventually(|| async { tasks() <= before }, "no task is left").await;
