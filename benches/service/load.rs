@@ -1,9 +1,11 @@
 //! What is done to a server: calls in a closed loop, and many streams that wait for news.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, env, process::Stdio, time::Duration};
 
 use prost::Message;
 use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
     time::{Instant, timeout},
@@ -14,6 +16,9 @@ use crate::wire::{Connection, Heard};
 
 pub(crate) const GET: &str = "/wxtokend.v1.TokenService/GetToken";
 pub(crate) const WATCH: &str = "/wxtokend.v1.TokenService/WatchToken";
+
+/// Nothing is under way when nothing has come for so long.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A push is over when nothing more has come for so long.
 const QUIET: Duration = Duration::from_secs(5);
@@ -122,7 +127,7 @@ impl Audience {
     }
 
     /// How long after the first of them each of the streams heard of the next rotation.
-    pub(crate) async fn hear(&mut self) -> Times {
+    async fn hear(&mut self) -> Times {
         let first = timeout(Duration::from_mins(1), self.news.recv()).await;
         let first = first.expect("a rotation").expect("a reader");
         let mut after = vec![Duration::ZERO];
@@ -135,9 +140,63 @@ impl Audience {
         Times::of(after)
     }
 
-    /// Forgets what has come until now.
-    pub(crate) fn forget(&mut self) {
-        while self.news.try_recv().is_ok() {}
+    /// Forgets what comes until there is nothing for a while.
+    async fn settle(&mut self) {
+        while timeout(PAUSE, self.news.recv()).await.is_ok() {}
+    }
+}
+
+/// Opens `connections` with a stream each, says so with a line, and then says of all news with one more
+/// how many milliseconds after the first stream half of them had heard, and 99 %.
+pub(crate) async fn listen(address: &str, connections: usize) {
+    let mut audience = Audience::gather(address, connections, 1).await;
+    println!();
+    audience.settle().await;
+    loop {
+        let times = audience.hear().await;
+        println!("{} {}", times.at(500), times.at(990));
+    }
+}
+
+/// A process that does so: with those of two crowds, one would have too many descriptors.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Crowd {
+    /// Has opened all of its connections.
+    pub(crate) async fn gather(address: &str, connections: usize) -> Self {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.args(["--listen", address, &connections.to_string()]);
+        let pipes = command.stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = pipes.spawn().expect("a process");
+        let stdout = child.stdout.take().expect("piped");
+        let lines = BufReader::new(stdout).lines();
+        let mut crowd = Self {
+            _child: child,
+            lines,
+        };
+        crowd.line().await;
+        crowd
+    }
+
+    /// Forgets what it has said until now.
+    pub(crate) async fn settle(&mut self) {
+        while timeout(PAUSE, self.line()).await.is_ok() {}
+    }
+
+    /// The two times of the next news.
+    pub(crate) async fn hear(&mut self) -> [f64; 2] {
+        let line = self.line().await;
+        let (half, most) = line.split_once(' ').expect("two figures");
+        [half, most].map(|figure| figure.parse().expect("a figure"))
+    }
+
+    async fn line(&mut self) -> String {
+        let line = self.lines.next_line().await.expect("it can be read");
+        line.expect("it lives")
     }
 }
 

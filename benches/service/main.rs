@@ -15,10 +15,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use load::Audience;
+use load::{Audience, Crowd};
 use prost::Message;
 use server::{SECRET, Server, folder};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use wxtokend::{
     pb::{GetTokenRequest, GetTokenResponse, token_service_client::TokenServiceClient},
     sandbox::{Credentials, Model, Settings, Shell},
@@ -26,6 +26,10 @@ use wxtokend::{
 
 /// Turns of each server; an odd number has a median.
 const ROUNDS: usize = 5;
+
+/// News for each crowd, in turns: what the machine does meanwhile matters more to one push than what
+/// the servers do. No more than come before the first pings to so many peers, which take a while too.
+const PUSHES: usize = 6;
 
 /// Turns with and without peers that misbehave: a hundredth of the calls is what a scheduler does to
 /// them, so it takes more.
@@ -40,12 +44,16 @@ async fn main() {
     if arguments.iter().any(|a| a == "--stock") {
         return serve_stock();
     }
+    if let Some(at) = arguments.iter().position(|a| a == "--listen") {
+        let crowd = arguments[at + 2].parse().expect("a number");
+        return load::listen(&arguments[at + 1], crowd).await;
+    }
     let wanted = |part: &str| {
         let mut parts = arguments.iter().filter(|a| !a.starts_with("--")).peekable();
         parts.peek().is_none() || parts.any(|a| a == part)
     };
     println!(
-        "medians of {ROUNDS} turns each ({TORTURES} of torture); ratio = median of ours ÷ stock, pair by pair\n"
+        "medians of {ROUNDS} turns each ({PUSHES} pushes in each, {TORTURES} of torture); ratio = median of ours ÷ stock, pair by pair\n"
     );
     if wanted("get") {
         get().await;
@@ -112,7 +120,7 @@ async fn get() {
 
 /// `WatchToken` on many connections.
 async fn watch() {
-    let wechat = wechat(Duration::from_secs(8)).await;
+    let wechat = wechat(10 * EVERY).await;
     let (mut memory, mut p50, mut p99) = (
         Pairs::new("memory a connection, kB"),
         Pairs::new("first to half of them, ms"),
@@ -121,12 +129,19 @@ async fn watch() {
     for _ in 0..ROUNDS {
         let folder = folder();
         let ours = Server::ours(folder.path(), &wechat.url(), REFRESH);
-        let stock = Server::stock(&reply_of(&ours).await);
-        let ours = crowd(ours, CROWD, 1, false).await;
-        let stock = crowd(stock, CROWD, 1, true).await;
-        memory.push(ours[0] / 1e3, stock[0] / 1e3);
-        p50.push(ours[1], stock[1]);
-        p99.push(ours[2], stock[2]);
+        let mut stock = Server::stock(&reply_of(&ours).await);
+        let (mut to_stock, cost_of_stock) = crowd(&stock).await;
+        let (mut to_ours, cost) = crowd(&ours).await;
+        memory.push(cost / 1e3, cost_of_stock / 1e3);
+        to_ours.settle().await;
+        for _ in 0..PUSHES {
+            let ours = to_ours.hear().await;
+            sleep(PAUSE).await;
+            stock.push();
+            let stock = to_stock.hear().await;
+            p50.push(ours[0], stock[0]);
+            p99.push(ours[1], stock[1]);
+        }
     }
     println!("WatchToken, {CROWD} connections with a stream each");
     for pairs in [memory, p50, p99] {
@@ -196,10 +211,10 @@ async fn torture() {
     for _ in 0..TORTURES {
         let alone = torture::steady(&server.address, span).await;
         let crowd = torture::Crowd::gather(&server.address).await;
-        tokio::time::sleep(calm).await;
+        sleep(calm).await;
         let beside = torture::steady(&server.address, span).await;
         drop(crowd);
-        tokio::time::sleep(calm).await;
+        sleep(calm).await;
         p50.push(beside.at(500), alone.at(500));
         p99.push(beside.at(990), alone.at(990));
     }
@@ -209,22 +224,21 @@ async fn torture() {
     }
 }
 
-/// Rotates every four seconds.
-const REFRESH: &str = "overlap = '2s'\nprobe_every = '0s'";
+/// Rotates at a tenth of the life, so that no stream has to think of the end of its token.
+const REFRESH: &str = "overlap = '2s'\nprobe_every = '0s'\nat = 0.1";
 
-/// What opening `connections` costs in bytes each, and how long news take to half of them and to 99 %.
-async fn crowd(mut server: Server, connections: usize, streams: usize, by_hand: bool) -> [f64; 3] {
+/// From one push to the next.
+const EVERY: Duration = Duration::from_secs(4);
+
+/// Between a push of ours and one of tonic's.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A crowd of readers, and what each costs the server, in bytes.
+async fn crowd(server: &Server) -> (Crowd, f64) {
     drop(Audience::gather(&server.address, 10, 1).await);
     let before = server.memory();
-    let mut audience = Audience::gather(&server.address, connections, streams).await;
-    let cost = (server.memory() - before) / number(connections);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    audience.forget();
-    if by_hand {
-        server.push();
-    }
-    let times = audience.hear().await;
-    [cost, times.at(500), times.at(990)]
+    let crowd = Crowd::gather(&server.address, CROWD).await;
+    (crowd, (server.memory() - before) / number(CROWD))
 }
 
 async fn wechat(life: Duration) -> Shell {
