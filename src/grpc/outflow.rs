@@ -113,14 +113,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Outflow<S> {
         if !this.said_all {
             ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
             this.said_all = true;
-            this.patience = Some(Box::pin(sleep(LINGER)));
+            this.patience = None;
         }
-        let forgot = this.forget(cx).map(Ok);
-        let Some(patience) = &mut this.patience else {
-            return forgot;
-        };
-        let waited = patience.as_mut().poll(cx).map(Ok);
-        if forgot.is_ready() { forgot } else { waited }
+        if this.forget(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let patience = this.patience.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        patience.as_mut().poll(cx).map(Ok)
     }
 }
 
