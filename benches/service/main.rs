@@ -121,10 +121,11 @@ async fn get() {
 /// `WatchToken` on many connections.
 async fn watch() {
     let wechat = wechat(10 * EVERY).await;
-    let (mut memory, mut p50, mut p99) = (
+    let (mut memory, mut p50, mut p99, mut time) = (
         Pairs::new("memory a connection, kB"),
         Pairs::new("first to half of them, ms"),
         Pairs::new("first to p99 of them, ms"),
+        Pairs::new("processor time a push, ms"),
     );
     for _ in 0..ROUNDS {
         let folder = folder();
@@ -135,16 +136,19 @@ async fn watch() {
         memory.push(cost / 1e3, cost_of_stock / 1e3);
         to_ours.settle().await;
         for _ in 0..PUSHES {
-            let ours = to_ours.hear().await;
+            let before = [ours.cpu(), stock.cpu()];
+            let after_ours = to_ours.hear().await;
             sleep(PAUSE).await;
             stock.push();
-            let stock = to_stock.hear().await;
-            p50.push(ours[0], stock[0]);
-            p99.push(ours[1], stock[1]);
+            let after_stock = to_stock.hear().await;
+            p50.push(after_ours[0], after_stock[0]);
+            p99.push(after_ours[1], after_stock[1]);
+            let spent = [ours.cpu() - before[0], stock.cpu() - before[1]];
+            time.push(spent[0] * 1e3, spent[1] * 1e3);
         }
     }
     println!("WatchToken, {CROWD} connections with a stream each");
-    for pairs in [memory, p50, p99] {
+    for pairs in [memory, p50, p99, time] {
         pairs.print();
     }
 }

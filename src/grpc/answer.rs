@@ -76,7 +76,7 @@ impl Saying {
             Self::Stream(stream) => {
                 let said = ready!(Pin::new(stream).poll_next(cx));
                 Poll::Ready(match said {
-                    Some(Ok(message)) => Some(Ok(Frame::data(frame::of(&message)))),
+                    Some(Ok(frame)) => Some(Ok(Frame::data(frame))),
                     Some(Err(status)) => Some(self.end(&status)),
                     None => None,
                 })

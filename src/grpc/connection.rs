@@ -4,7 +4,7 @@
 //! ended so that long-lived clients spread over new replicas; a `CancellationToken` tells the streams
 //! of that connection to say goodbye first.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -27,6 +27,7 @@ use super::{
     measure::{Counted, Measured, method},
     outflow::Outflow,
     seats::Seat,
+    seldom::Seldom,
 };
 use crate::{
     config,
@@ -114,15 +115,26 @@ impl Host {
         // In a box, because this future would hold it twice.
         let mut talk = pin!(Conversation::new(Box::pin(talk)));
         let mut limit = pin!(sleep(jittered(self.max_age)));
+        let mut told = pin!(end.cancelled());
+        let mut over = Seldom::default();
+        let mut over = poll_fn(|cx| {
+            over.poll(cx, |cx| {
+                if limit.as_mut().poll(cx).is_ready() {
+                    end.cancel();
+                }
+                told.as_mut().poll(cx)
+            })
+        });
         select! {
+            biased;
             _ = talk.as_mut() => return,
-            () = end.cancelled() => {}
-            () = limit.as_mut() => end.cancel(),
+            () = &mut over => {}
         }
         talk.connection.as_mut().graceful_shutdown();
         limit.as_mut().reset(Instant::now() + GRACE);
         select! {
-            _ = talk.as_mut() => {}
+            biased;
+            _ = talk => {}
             () = limit => {}
         }
     }

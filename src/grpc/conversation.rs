@@ -8,17 +8,15 @@
 
 use std::{
     cell::RefCell,
+    convert::Infallible,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{
-            AtomicU8,
-            Ordering::{AcqRel, Acquire},
-        },
+        atomic::{AtomicU8, Ordering::AcqRel},
     },
     task::{
         Context,
-        Poll::{self, Pending, Ready},
+        Poll::{self, Pending},
         Wake, Waker,
     },
 };
@@ -26,7 +24,10 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::rt::Executor;
 
-use super::pace::watched;
+use super::{
+    pace::watched,
+    seldom::{Seldom, same},
+};
 
 /// Turns without a pause. Whoever needs more lets others go first.
 const TURNS: usize = 4;
@@ -53,10 +54,13 @@ where
 
 /// Runs a connection that spawns on [`Newcomers`], together with its streams. Ends with the connection,
 /// and whatever streams are left end with it.
-#[derive(Debug)]
 pub(super) struct Conversation<C> {
     pub(super) connection: C,
-    streams: FuturesUnordered<Stream>,
+    /// The only stream of most connections, which need no set to find it in.
+    solo: Option<Stream>,
+    choir: FuturesUnordered<Stream>,
+    /// Keeps the task from streams that have nothing to say.
+    called: Seldom,
     /// For the task that ran it last.
     ringer: Option<Ringer>,
 }
@@ -65,20 +69,25 @@ impl<C: Future + Unpin> Conversation<C> {
     pub(super) fn new(connection: C) -> Self {
         Self {
             connection,
-            streams: FuturesUnordered::new(),
+            solo: None,
+            choir: FuturesUnordered::new(),
+            called: Seldom::default(),
             ringer: None,
         }
     }
 
     fn turns(&mut self, bell: &Bell, cx: &mut Context<'_>) -> Poll<C::Output> {
         for _ in 0..TURNS {
-            self.run_streams(bell, cx);
+            bell.mute();
+            self.run_streams(cx);
+            // Whoever rang until now meant the connection, whose turn it is, or a stream, which is due.
+            bell.mute();
             let ended = Pin::new(&mut self.connection).poll(cx);
             let welcomed = self.welcome();
             if ended.is_ready() {
                 return ended;
             }
-            if !welcomed && bell.unmute() {
+            if !welcomed && !self.called.is_due() && bell.unmute() {
                 return Pending;
             }
         }
@@ -87,15 +96,20 @@ impl<C: Future + Unpin> Conversation<C> {
         Pending
     }
 
-    fn run_streams(&mut self, bell: &Bell, cx: &mut Context<'_>) {
-        // A set that has run all it holds rings, as if there were more to do: with the one stream of
-        // most connections, always. So it is asked once more, and a ring after that is meant.
+    fn run_streams(&mut self, cx: &Context<'_>) {
+        // A set that has run all it holds rings, as if there were more to do. So it is asked once more,
+        // and a ring after that is meant.
         for _ in 0..2 {
-            bell.mute();
-            while let Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
-            if !bell.rung() {
-                break;
-            }
+            let Self { solo, choir, .. } = self;
+            let _: Poll<Infallible> = self.called.poll(cx, |cx| {
+                if let Some(stream) = solo
+                    && stream.as_mut().poll(cx).is_ready()
+                {
+                    *solo = None;
+                }
+                while !choir.is_empty() && choir.poll_next_unpin(cx).is_ready() {}
+                Pending
+            });
         }
     }
 
@@ -103,7 +117,15 @@ impl<C: Future + Unpin> Conversation<C> {
     fn welcome(&mut self) -> bool {
         NEWCOMERS.with_borrow_mut(|newcomers| {
             let any = !newcomers.is_empty();
-            self.streams.extend(newcomers.drain(..));
+            for stream in newcomers.drain(..) {
+                match self.solo {
+                    None => self.solo = Some(stream),
+                    Some(_) => self.choir.push(stream),
+                }
+            }
+            if any {
+                self.called.renew();
+            }
             any
         })
     }
@@ -114,7 +136,7 @@ impl<C: Future + Unpin> Future for Conversation<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let known = self.ringer.take();
-        let known = known.filter(|ringer| ringer.bell.task.will_wake(cx.waker()));
+        let known = known.filter(|ringer| same(&ringer.bell.task, cx.waker()));
         let ringer = known.unwrap_or_else(|| Ringer::new(cx.waker()));
         let mut inner = Context::from_waker(&ringer.waker);
         let ended = self.turns(&ringer.bell, &mut inner);
@@ -159,11 +181,6 @@ impl Bell {
     /// Only takes note from now on.
     fn mute(&self) {
         self.state.swap(MUTED, AcqRel);
-    }
-
-    /// Whether it was rung since it was muted.
-    fn rung(&self) -> bool {
-        self.state.load(Acquire) & RUNG != 0
     }
 
     /// Wakes the task from now on; whether all is quiet, so that the task may sleep.
@@ -262,7 +279,11 @@ mod tests {
             for heard in state.said.drain(..) {
                 let _ = heard.send(());
             }
-            if state.closed { Ready(()) } else { Pending }
+            if state.closed {
+                Poll::Ready(())
+            } else {
+                Pending
+            }
         }
     }
 

@@ -6,12 +6,14 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use async_stream::stream;
+use bytes::Bytes;
 use tokio::{
     select,
     sync::watch,
@@ -21,10 +23,10 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tonic::Status;
 
-use super::{readers::Reader, wire};
+use super::{press, readers::Reader, seldom::Seldom};
 use crate::{
     domain::{AppName, Generation},
-    pb::{Cause, WatchTokenRequest, WatchTokenResponse},
+    pb::{Cause, WatchTokenRequest},
     tokens::{FIRST_OUTCOME, Issued, NoToken, View},
 };
 
@@ -67,6 +69,33 @@ struct Wakers<'a, 'c> {
     end: Pin<&'a mut WaitForCancellationFuture<'c>>,
     /// Rings in time for all that time alone brings, sometimes too early.
     alarm: Pin<&'a mut Sleep>,
+    /// There are many news before one of the two has any.
+    seldom: Seldom,
+}
+
+impl Wakers<'_, '_> {
+    /// Most alarms would be set anew before they ring, for each message of each stream. So an alarm is
+    /// only ever moved forward, and one that rings too early is news of nothing.
+    fn wake_at(&mut self, at: Instant) {
+        if self.alarm.deadline() > at || self.alarm.is_elapsed() {
+            self.alarm.as_mut().reset(at);
+            self.seldom.renew();
+        }
+    }
+
+    /// `true` when the connection ends, `false` when the alarm rings.
+    async fn ended(&mut self) -> bool {
+        let Self { end, alarm, seldom } = self;
+        poll_fn(|cx| {
+            seldom.poll(cx, |cx| {
+                if end.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                alarm.as_mut().poll(cx).map(|()| false)
+            })
+        })
+        .await
+    }
 }
 
 impl Watch {
@@ -95,6 +124,7 @@ impl Watch {
             let mut wakers = Wakers {
                 end: pin!(connection.cancelled()),
                 alarm: pin!(sleep_until(self.beat)),
+                seldom: Seldom::default(),
             };
             loop {
                 let next = self.next(&mut wakers).await;
@@ -110,7 +140,7 @@ impl Watch {
     }
 
     /// The next message, or why there is none any more.
-    async fn next(&mut self, wakers: &mut Wakers<'_, '_>) -> Result<WatchTokenResponse, NoToken> {
+    async fn next(&mut self, wakers: &mut Wakers<'_, '_>) -> Result<Bytes, NoToken> {
         let mut beat = false;
         while !self.over {
             if self.looked {
@@ -164,15 +194,12 @@ impl Watch {
         }
     }
 
-    fn message(&mut self, issued: &Issued, cause: Cause, now: Instant) -> WatchTokenResponse {
+    fn message(&mut self, issued: &Issued, cause: Cause, now: Instant) -> Bytes {
         self.beat = now + BEAT;
         self.held = Some(issued.token.generation);
         self.reader
             .hand(issued.token.generation, issued.published_at);
-        WatchTokenResponse {
-            token: Some(wire::token(self.app_id.clone(), issued)),
-            cause: cause.into(),
-        }
+        press::frame(&self.app_id, issued, cause)
     }
 
     /// A stream that has not begun waits as `GetToken` does. One whose token died ends soon: its
@@ -187,24 +214,21 @@ impl Watch {
 
     /// What happens first.
     async fn event(&mut self, wakers: &mut Wakers<'_, '_>) -> Event {
-        let Wakers { end, alarm } = wakers;
-        // Most alarms would be set anew before they ring, for each message of each stream. So an alarm
-        // is only ever moved forward, and one that rings too early is news of nothing.
-        let wake_at = self.limit.map_or(self.beat, |at| at.min(self.beat));
-        if alarm.deadline() > wake_at || alarm.is_elapsed() {
-            alarm.as_mut().reset(wake_at);
-        }
+        wakers.wake_at(self.limit.map_or(self.beat, |at| at.min(self.beat)));
         select! {
             biased;
             // No news any more: the owner of the tokens is gone.
             news = self.view.changed() => if news.is_ok() { Event::News } else { Event::End },
-            () = end => Event::End,
-            () = alarm => if self.beat <= Instant::now() { Event::Beat } else { Event::News },
+            ended = wakers.ended() => match ended {
+                true => Event::End,
+                false if self.beat <= Instant::now() => Event::Beat,
+                false => Event::News,
+            },
         }
     }
 
     /// The server or the connection ends: the token in force once more, if there is one.
-    fn last_word(&mut self) -> Result<WatchTokenResponse, NoToken> {
+    fn last_word(&mut self) -> Result<Bytes, NoToken> {
         self.over = true;
         let issued = self.look().map_err(|_| NoToken::Draining)?;
         if self.held > Some(issued.token.generation) {
@@ -214,15 +238,16 @@ impl Watch {
     }
 }
 
-/// One stream of `WatchToken`, as a transport polls it. Ends after the first error.
-pub struct TokenStream(Pin<Box<dyn Stream<Item = Message> + Send>>);
+/// One stream of `WatchToken`, as a transport polls it: frames of gRPC, which are a `WatchTokenResponse`
+/// after five bytes. Ends after the first error.
+pub struct TokenStream(Pin<Box<dyn Stream<Item = Said> + Send>>);
 
-type Message = Result<WatchTokenResponse, Status>;
+type Said = Result<Bytes, Status>;
 
 impl Stream for TokenStream {
-    type Item = Message;
+    type Item = Said;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Said>> {
         self.0.as_mut().poll_next(cx)
     }
 }
@@ -240,6 +265,7 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
+    use prost::Message;
     use tokio::time::{Instant, advance, sleep, timeout};
     use tokio_stream::StreamExt;
     use tonic::Code;
@@ -330,7 +356,8 @@ mod tests {
     }
 
     async fn next(stream: &mut TokenStream) -> (Cause, pb::Token) {
-        let message = stream.next().await.unwrap().unwrap();
+        let frame = stream.next().await.unwrap().unwrap();
+        let message = pb::WatchTokenResponse::decode(&frame[5..]).unwrap();
         (message.cause(), message.token.unwrap())
     }
 

@@ -5,7 +5,10 @@
 
 use std::{panic, time::Duration};
 
+use bytes::Bytes;
 use fastrand::Rng;
+use futures_util::{StreamExt, stream::Map};
+use prost::Message;
 use tokio::{
     select,
     sync::watch,
@@ -13,10 +16,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use wxtokend::{
     domain::{AppName, Generation, Moment},
     grpc::TokenStream,
-    pb::WatchTokenRequest,
+    pb::{WatchTokenRequest, WatchTokenResponse},
     tokens::{Issued, View},
 };
 
@@ -156,6 +160,13 @@ async fn enter(door: &mut watch::Receiver<Option<Door>>) -> Option<Door> {
     open.ok().and_then(|open| open.clone())
 }
 
+/// What a client makes of the frames of a stream.
+type Messages = Map<TokenStream, fn(Result<Bytes, Status>) -> Result<WatchTokenResponse, Status>>;
+
+fn message(frame: Result<Bytes, Status>) -> Result<WatchTokenResponse, Status> {
+    frame.map(|frame| WatchTokenResponse::decode(&frame[5..]).expect("a message"))
+}
+
 struct Watcher {
     history: History,
     door: watch::Receiver<Option<Door>>,
@@ -182,7 +193,8 @@ impl Watcher {
             let stream = open
                 .streams
                 .open(&self.app, request.clone(), connection.clone());
-            let stream = self.history.follow(&request, stream.expect("configured"));
+            let messages = stream.expect("configured").map(message as fn(_) -> _);
+            let stream = self.history.follow(&request, messages);
             let mut door = self.door.clone();
             select! {
                 biased;
@@ -195,7 +207,7 @@ impl Watcher {
     }
 
     /// Until the server ends the stream, the connection is too old, or the program has had enough.
-    async fn read(&mut self, mut stream: Watching<TokenStream>, connection: CancellationToken) {
+    async fn read(&mut self, mut stream: Watching<Messages>, connection: CancellationToken) {
         let stays = sleep(self.up_to(self.manner.stays));
         tokio::pin!(stays);
         let is_polite = self.dice.bool();
