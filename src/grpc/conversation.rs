@@ -204,6 +204,7 @@ impl Wake for Bell {
 #[cfg(test)]
 mod tests {
     use std::{
+        future::poll_fn,
         sync::{Mutex, MutexGuard},
         time::Duration,
     };
@@ -347,6 +348,47 @@ mod tests {
         for n in 1..100 {
             tell.send_replace(n);
             heard.recv().await.unwrap();
+        }
+    }
+
+    /// Wakes its task at once, so often, each time before it is left.
+    async fn hurry(times: usize) {
+        for _ in 0..times {
+            let mut again = true;
+            poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                if std::mem::take(&mut again) {
+                    Pending
+                } else {
+                    Poll::Ready(())
+                }
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_wakes_the_task_while_it_runs_is_run_again() {
+        let patience = Duration::from_secs(30);
+        let connection = Conversation::new(Box::pin(hurry(100)));
+        let ended = timeout(patience, spawn(connection)).await;
+        ended.expect("the connection sleeps").unwrap();
+
+        for streams in 1..3 {
+            let wire = Wire::default();
+            let (over, mut ended) = mpsc::unbounded_channel();
+            for _ in 0..streams {
+                let over = over.clone();
+                wire.begin(async move {
+                    hurry(100).await;
+                    over.send(()).unwrap();
+                });
+            }
+            spawn(Conversation::new(wire.clone()));
+            for _ in 0..streams {
+                let ended = timeout(patience, ended.recv()).await;
+                ended.expect("a stream sleeps").unwrap();
+            }
         }
     }
 
