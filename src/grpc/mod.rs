@@ -11,7 +11,8 @@
 //! comes), `calls` (which service), `caller` (who asks), `request` (is it well formed), `service`
 //! (the three calls) and, for streams, `streams` and `watch`. Its answer goes out through `answer`,
 //! and `readers` knows who has which token. `wire` and `status` say how tokens and errors look to
-//! callers, `health` how well we are.
+//! callers, `frame` and `press` (one for many readers) how they travel, `health` how well we are.
+//! `seldom` keeps a task from looking at what has not happened.
 
 mod answer;
 mod asked;
