@@ -9,9 +9,9 @@
 //! ```text
 //!    WeChat ── upstream/ ──┐                                 ┌── grpc/ ── programs, sidecars
 //!    (or sandbox/)         │                                 │
-//!                      refresher/ ── Publisher ══ Tokens ────┴── admin/ ── Prometheus, probes, people
-//!    memory, file ─ store/ ┘  ▲        (tokens/)
-//!                             │
+//!                      refresher/ ── Publisher ══ Tokens ────┼── http/ ── SDKs of WeChat
+//!    memory, file ─ store/ ┘  ▲        (tokens/)             │
+//!                             │                              └── admin/ ── Prometheus, probes, people
 //!                     domain/slot/
 //! ```
 //!
@@ -32,7 +32,10 @@
 //! | what a reply of WeChat says | `upstream/reply.rs` |
 //! | why a caller gets `UNAVAILABLE` | `grpc/status.rs` |
 //! | the stream | `grpc/watch.rs`; without a transport: `grpc/streams.rs` |
-//! | sockets, accepting, who waits in front | `listener/` |
+//! | how long an SDK may keep a token, and when it complains | `domain/lease.rs` |
+//! | WeChat's token calls, as we answer them | `http/wechat.rs`; who asks and what it gets: `http/desk.rs` |
+//! | an errcode that we answer with | `http/refusal.rs` |
+//! | sockets, accepting, who waits in front | `listener/`; HTTP/1.1 on them: `web.rs` |
 //! | HTTP/2, limits, age of connections | `grpc/greeting.rs`, `grpc/connection.rs` |
 //! | readers that do not read | `grpc/pace.rs` a stream, `grpc/outflow.rs` a socket |
 //! | counting calls | `grpc/measure.rs` |
@@ -69,6 +72,7 @@ pub mod config;
 pub mod domain;
 mod failpoint;
 pub mod grpc;
+pub mod http;
 pub mod listener;
 pub mod pb;
 pub mod refresher;
@@ -77,3 +81,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tokens;
 pub mod upstream;
+pub mod web;

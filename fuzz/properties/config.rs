@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use toml::{Table, Value};
 use wxtokend::{
-    config::{Config, Consumer, Grpc, Place, Problem, Problems, Upstream},
+    config::{Config, Consumer, Grpc, Http, Place, Problem, Problems, Upstream},
     domain::{AppName, Policy},
 };
 
@@ -74,6 +74,7 @@ fn are_told(problems: &Problems, text: &str, variables: &Variables) {
 /// What the manual says about each setting.
 fn is_within_bounds(config: &Config) {
     grpc(&config.grpc);
+    config.http.iter().for_each(http);
     upstream(&config.upstream);
     assert!(!config.apps.is_empty(), "a configuration without apps");
     let mut names = BTreeSet::new();
@@ -102,6 +103,10 @@ fn grpc(grpc: &Grpc) {
     within(grpc.first_bytes_timeout, 100 * MS..=10 * MINUTE);
 }
 
+fn http(http: &Http) {
+    assert!((1..=100_000).contains(&http.max_connections));
+}
+
 fn upstream(upstream: &Upstream) {
     within(upstream.timeout, 100 * MS..=MINUTE);
     within(upstream.connect_timeout, 10 * MS..=upstream.timeout);
@@ -124,10 +129,13 @@ fn policy(policy: &Policy) {
 }
 
 fn consumer(consumer: &Consumer, config: &Config) {
-    assert!((1..=64).contains(&consumer.name.chars().count()));
-    within(consumer.margin, Duration::ZERO..=HOUR);
-    let names = config.consumers.iter().map(|other| &other.name);
-    assert_eq!(names.filter(|name| **name == consumer.name).count(), 1);
+    assert!((1..=64).contains(&consumer.grant.holder.chars().count()));
+    within(consumer.grant.margin, Duration::ZERO..=HOUR);
+    let names = config.consumers.iter().map(|other| &other.grant.holder);
+    assert_eq!(
+        names.filter(|name| **name == consumer.grant.holder).count(),
+        1
+    );
     let keys = config.consumers.iter().map(|other| &other.key);
     assert_eq!(keys.filter(|key| **key == consumer.key).count(), 1);
     assert!(!consumer.grant.rights.is_empty());

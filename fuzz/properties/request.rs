@@ -436,15 +436,16 @@ fn app(name: &str) -> AppName {
 
 fn consumers() -> Vec<Consumer> {
     let orders = Grant {
+        holder: "orders".into(),
         apps: Some([app("shop")].into()),
         rights: [Right::Read, Right::Refresh].into(),
+        margin: Duration::ZERO,
     };
-    let consumer = |(name, key, grant): (&str, &str, Grant)| Consumer {
-        name: name.into(),
+    let consumer = |(key, grant): (&str, Grant)| Consumer {
         key: Secret::new(key),
         grant: Arc::new(grant),
     };
-    let all = [("orders", KEY, orders), ("ops", ADMIN_KEY, Grant::all())];
+    let all = [(KEY, orders), (ADMIN_KEY, Grant::all())];
     all.map(consumer).into()
 }
 

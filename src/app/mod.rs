@@ -5,6 +5,7 @@
 //! seconds in all, whatever peers do. Metrics and probes answer until the end.
 
 mod admin;
+mod http;
 mod signals;
 mod simulated;
 
@@ -16,6 +17,7 @@ use std::{
 
 use admin::Admin;
 use anyhow::{Context, bail};
+use http::Http;
 use signals::{Signals, Wish};
 pub use simulated::{built_in, serve_sandbox, simulate};
 use tokio::{
@@ -70,6 +72,9 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Some(_) if error.to_string() == admin::CANNOT => Some(
             "stop the program that listens there, or set another `admin.listen` (port 0 takes any free one)",
         ),
+        Some(_) if error.to_string() == http::CANNOT => Some(
+            "stop the program that listens there, or set another `http.listen` (port 0 takes any free one)",
+        ),
         Some(_) => Some(
             "stop the program that listens there, or set another `grpc.listen` (port 0 takes any free one)",
         ),
@@ -97,6 +102,7 @@ async fn serve_until_stopped(
     let metrics = Metrics::new();
     let (access, is_access) = watch::channel(Arc::new(read_access(&config.consumers)?));
 
+    let http = Http::bind(&config, tokens.clone(), is_access.clone(), &metrics).await?;
     let server = grpc::Server::bind(&config.grpc, tokens.clone(), is_access, &metrics).await;
     let server = server.context("cannot serve gRPC")?;
     let apps = managed(config.apps, &config.upstream)?;
@@ -104,10 +110,14 @@ async fn serve_until_stopped(
 
     let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
     let admin = Admin::start(config.admin.as_ref(), tokens, metrics, stop.clone()).await?;
+    http.announce()?;
     announce("grpc", server.local_url())?;
     when_ready(server.local_url())?;
     let owner = tokio::spawn(refresher.run(stop.clone(), Arc::clone(&nudge)));
-    let server = tokio::spawn(server.serve(stop.clone(), STOP));
+    let (stop_http, stop_grpc) = (stop.clone(), stop.clone());
+    let server = tokio::spawn(async move {
+        tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
+    });
 
     let reload = || {
         match read_access(&config.consumers) {
@@ -184,15 +194,11 @@ fn managed(apps: Vec<config::App>, settings: &config::Upstream) -> anyhow::Resul
 
 fn read_access(consumers: &[config::Consumer]) -> anyhow::Result<Access> {
     let read = |consumer: &config::Consumer| {
-        let name = consumer.name.clone();
         let key = consumer.key.read();
-        let key = key.with_context(|| format!("consumer `{name}` has no key"))?;
-        let grant = consumer.grant.clone();
-        Ok(Consumer {
-            name,
-            key,
-            grant: Arc::new(grant),
-        })
+        let key =
+            key.with_context(|| format!("consumer `{}` has no key", consumer.grant.holder))?;
+        let grant = Arc::new(consumer.grant.clone());
+        Ok(Consumer { key, grant })
     };
     let consumers: anyhow::Result<_> = consumers.iter().map(read).collect();
     Ok(Access::new(consumers?))

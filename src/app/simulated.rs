@@ -20,6 +20,7 @@ use crate::{
 
 /// One app, lives short enough to watch a rotation, nothing on disk.
 const BUILT_IN: &str = r#"
+    [http]
     [store]
     kind = "memory"
     [refresh]
@@ -34,8 +35,8 @@ const BUILT_IN: &str = r#"
 /// The life of a token at the built-in WeChat.
 const LIFE: Duration = Duration::from_mins(2);
 
-/// Where a server listens if nobody says otherwise.
-const STANDARD: &str = "127.0.0.1:50051";
+/// Where a server listens if nobody says otherwise, if nobody else does.
+const STANDARD: [&str; 2] = ["127.0.0.1:50051", "127.0.0.1:8080"];
 
 /// Runs a server whose WeChat is simulated, with the apps of `config` and their secrets. It keeps
 /// nothing on disk.
@@ -97,9 +98,14 @@ fn start(listener: net::TcpListener, settings: Settings) -> anyhow::Result<Shell
 /// `variables` whose name starts with `WXTOKEND__` are laid over it.
 pub fn built_in(variables: impl IntoIterator<Item = (String, String)>) -> Result<Config, Problems> {
     let mut config = Config::parse(BUILT_IN, "built-in", variables)?;
-    let standard = Listen::Tcp(STANDARD.into());
-    if config.grpc.listen == standard && TcpListener::bind(STANDARD).is_err() {
-        config.grpc.listen = Listen::Tcp("127.0.0.1:0".into());
+    let http = config.http.as_mut().map(|http| &mut http.listen);
+    for listen in http.into_iter().chain([&mut config.grpc.listen]) {
+        let taken = |standard: &&str| {
+            *listen == Listen::Tcp((*standard).into()) && TcpListener::bind(standard).is_err()
+        };
+        if STANDARD.iter().any(taken) {
+            *listen = Listen::Tcp("127.0.0.1:0".into());
+        }
     }
     let secret = Secret::new(Credentials::default().secret);
     for app in &mut config.apps {

@@ -34,6 +34,8 @@ use section::Section;
 pub struct Config {
     /// The gRPC listener.
     pub grpc: Grpc,
+    /// The listener for programs that speak WeChat's own protocol, if there is one.
+    pub http: Option<Http>,
     /// The listener for metrics and probes, if there is one.
     pub admin: Option<Admin>,
     /// Where tokens survive.
@@ -116,6 +118,24 @@ impl Default for Grpc {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             first_bytes_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Connections at a time; beyond this the oldest is shown out.
+    pub max_connections: usize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp("127.0.0.1:8080".into()),
+            max_connections: 1_000,
         }
     }
 }
@@ -209,12 +229,8 @@ pub struct App {
 /// `[[consumer]]`.
 #[derive(Debug)]
 pub struct Consumer {
-    /// For logs and errors.
-    pub name: String,
     /// Where its key is.
     pub key: SecretSource,
-    /// What it may see and do.
+    /// Who it is, and what it may see and do.
     pub grant: Grant,
-    /// How long before the end of a token's life its SDK drops it.
-    pub margin: Duration,
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    Admin, App, Config, Consumer, Grpc, Listen, Log, Store, Upstream,
+    Admin, App, Config, Consumer, Grpc, Http, Listen, Log, Store, Upstream,
     addresses::{base_url, listen, proxy},
     margins,
     names::{Names, Seen, appid, label, name},
@@ -30,13 +30,23 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn config(root: &Section<'_>) -> Config {
     planned(root);
     let grpc = root.table("grpc", grpc);
-    // Without this table the listener is off.
+    // Without its table a listener is off.
+    let http = root.has("http").then(|| root.table("http", http));
     let admin = root.has("admin").then(|| root.table("admin", admin));
-    if admin
-        .as_ref()
-        .is_some_and(|admin| meet(&admin.listen, &grpc.listen))
-    {
+    let (http_listen, admin_listen) = (
+        http.as_ref().map(|http| &http.listen),
+        admin.as_ref().map(|admin| &admin.listen),
+    );
+    if http_listen.is_some_and(|listen| meet(listen, &grpc.listen)) {
+        root.wrong("http", "must listen elsewhere than `grpc` does");
+    }
+    if admin_listen.is_some_and(|listen| meet(listen, &grpc.listen)) {
         root.wrong("admin", "must listen elsewhere than `grpc` does");
+    }
+    if let (Some(http), Some(admin)) = (http_listen, admin_listen)
+        && meet(http, admin)
+    {
+        root.wrong("admin", "must listen elsewhere than `http` does");
     }
     let store = root.table("store", store);
     let upstream = root.table("upstream", upstream);
@@ -55,6 +65,7 @@ pub(super) fn config(root: &Section<'_>) -> Config {
     // What is left out here has been reported.
     Config {
         grpc,
+        http,
         admin,
         store,
         upstream,
@@ -66,7 +77,6 @@ pub(super) fn config(root: &Section<'_>) -> Config {
 
 /// What the contract has and this version has not.
 fn planned(root: &Section<'_>) {
-    root.refuse("http", "is not available in this version");
     for sidecar in ["agent", "output"] {
         let text = "belongs in the file of a sidecar, which this version does not have";
         root.refuse(sidecar, text);
@@ -120,6 +130,20 @@ fn grpc(table: &Section<'_>) -> Grpc {
                 duration(100 * MILLISECOND..=10 * MINUTE),
             )
             .unwrap_or(default.first_bytes_timeout),
+    }
+}
+
+/// `[http]`: the listener for programs that speak WeChat's own protocol.
+fn http(table: &Section<'_>) -> Http {
+    let default = Http::default();
+    Http {
+        // Where to listen, as for `[grpc]`; another address than there.
+        listen: table.get("listen", listen).unwrap_or(default.listen),
+        // Connections at a time; beyond this many the one that has been there for the longest is closed,
+        // and its program connects again.
+        max_connections: table
+            .get("max_connections", whole(1..=100_000))
+            .unwrap_or(default.max_connections),
     }
 }
 
@@ -330,13 +354,13 @@ fn consumer(table: &Section<'_>, names: &Names, seen: &mut Seen) -> Option<Consu
         seen.once(table, key);
     }
     Some(Consumer {
-        name: name?,
         key: key?,
         grant: Grant {
+            holder: name?,
             apps: apps?,
             rights,
+            margin,
         },
-        margin,
     })
 }
 

@@ -18,7 +18,7 @@ impl Config {
         }
         for consumer in &self.consumers {
             warnings.extend(of_secret(
-                &format!("consumer `{}`", consumer.name),
+                &format!("consumer `{}`", consumer.grant.holder),
                 &consumer.key,
             ));
         }

@@ -3,7 +3,7 @@
 //! Without consumers, programs on this machine may do everything and others nothing. With consumers,
 //! a caller is who its key says; only a unix socket, which the file system guards, needs none.
 
-use std::{collections::BTreeSet, hint::black_box, sync::Arc};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc, time::Duration};
 
 use super::{AppName, Secret};
 
@@ -32,18 +32,24 @@ pub enum Right {
 /// The apps and rights of one consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
+    /// The name of the consumer, for logs.
+    pub holder: String,
     /// The apps it may see; `None` means all.
     pub apps: Option<BTreeSet<AppName>>,
     /// What it may do with them.
     pub rights: BTreeSet<Right>,
+    /// How long before the end of the life that it is told it drops a token.
+    pub margin: Duration,
 }
 
 impl Grant {
-    /// Everything.
+    /// Everything, for programs on this machine.
     pub fn all() -> Self {
         Self {
+            holder: "this machine".into(),
             apps: None,
             rights: [Right::Read, Right::Refresh, Right::Admin].into(),
+            margin: Duration::ZERO,
         }
     }
 
@@ -61,8 +67,6 @@ impl Grant {
 /// A consumer with its key.
 #[derive(Debug)]
 pub struct Consumer {
-    /// For logs.
-    pub name: String,
     /// What it shows to prove who it is.
     pub key: Secret,
     /// What it may do.
@@ -137,11 +141,12 @@ mod tests {
 
     fn orders() -> Consumer {
         Consumer {
-            name: "orders".into(),
             key: Secret::new("key-of-orders"),
             grant: Arc::new(Grant {
+                holder: "orders".into(),
                 apps: Some([AppName::parse("shop").unwrap()].into()),
                 rights: [Right::Read].into(),
+                margin: Duration::ZERO,
             }),
         }
     }

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod budget;
+pub mod lease;
 pub mod protocol;
 pub mod record;
 pub mod report;

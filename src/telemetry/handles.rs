@@ -190,6 +190,45 @@ impl Requests {
     }
 }
 
+/// What is asked over HTTP.
+#[derive(Clone, Copy, Debug)]
+pub enum Page {
+    /// `/cgi-bin/token`.
+    Token,
+    /// `/cgi-bin/stable_token`.
+    StableToken,
+    /// `/get_access_token`.
+    GetAccessToken,
+    /// `/v1/apps/{app}/token`.
+    Versioned,
+}
+
+impl Page {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::StableToken => "stable_token",
+            Self::GetAccessToken => "get_access_token",
+            Self::Versioned => "v1",
+        }
+    }
+}
+
+/// For what is asked over HTTP.
+#[derive(Clone, Debug)]
+pub struct Asked(Family<Count>);
+
+impl Asked {
+    pub(super) fn new(answers: Family<Count>) -> Self {
+        Self(answers)
+    }
+
+    /// A page was answered with this errcode, 0 for a token. There is only a handful of them.
+    pub fn answered(&self, page: Page, errcode: i32) {
+        self.0.of(&[page.word(), &errcode.to_string()]).inc();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use super::{
     facts::Facts,
-    handles::{Refreshing, Requests, Watching},
+    handles::{Asked, Refreshing, Requests, Watching},
     instruments::{Count, Family, Gauge, Histogram},
 };
 use crate::domain::AppName;
@@ -85,6 +85,8 @@ metrics! {
         "Ended calls, by gRPC status code; a call that was cut counts as CANCELLED"
     REQUEST_DURATION: "request_duration_seconds" ["method"]
         "How long calls took; a stream lasts until its end"
+    ASKED: "http_requests_total" ["page", "errcode"]
+        "Answers over HTTP, by the errcode that the program was told; 0 is a token"
     CONNECTIONS: "connections" []
         "Open gRPC connections"
     BUILD: "build_info" ["version"]
@@ -117,6 +119,7 @@ pub struct Metrics {
     behind: Family<Gauge>,
     delivery: Family<Histogram>,
     requests: Requests,
+    asked: Family<Count>,
     connections: Gauge,
 }
 
@@ -140,6 +143,7 @@ impl Metrics {
             behind: add(list, &BEHIND, Gauge::default),
             delivery: add(list, &DELIVERY, || Histogram::new(DELIVERIES)),
             requests: Requests::new(&calls, &durations),
+            asked: add(list, &ASKED, Count::default),
             connections,
             registry: Arc::new(registry),
         }
@@ -165,6 +169,11 @@ impl Metrics {
     /// For calls.
     pub fn requests(&self) -> Requests {
         self.requests.clone()
+    }
+
+    /// For what is asked over HTTP.
+    pub fn asked(&self) -> Asked {
+        Asked::new(self.asked.clone())
     }
 
     /// How many gRPC connections are open.

@@ -9,7 +9,7 @@ mod pen;
 
 pub use self::{
     facts::{AppFacts, Facts},
-    handles::{Method, Refreshing, Requests, Watching},
+    handles::{Asked, Method, Page, Refreshing, Requests, Watching},
     instruments::{Gauge, Histogram},
     log::{init, subscriber},
     metrics::Metrics,

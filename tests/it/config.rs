@@ -69,7 +69,6 @@ apps = ['nobody']
 ";
     let expected = "\
 f.toml:2:10: `grpc.listen` must be a string, not a whole number
-f.toml:3:2: `http` is not available in this version
 f.toml:5:14: `upstream.base_urls[0]` must be a URL that starts with `http://` or `https://`
 f.toml:5:19: `upstream.base_urls[1]` must be a URL that starts with `http://` or `https://`
 f.toml:7:6: `refresh.at` must be a number from 0.1 to 0.9, not 7
@@ -156,7 +155,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "WXTOKEND__HTTP__LISTEN",
         "x",
-        "WXTOKEND__HTTP__LISTEN: `http` is not available in this version",
+        "WXTOKEND__HTTP__LISTEN: `http.listen` must be `host:port` or `unix:/path`",
     ),
     (
         "WXTOKEND__STORE__PATH",
@@ -363,7 +362,7 @@ fn the_contracts_defaults_are_these() {
     let shown = format!("{:?}", good(MINIMAL));
     let expected = "Config { grpc: Grpc { listen: Tcp(\"127.0.0.1:50051\"), max_connections: 20000, \
         max_handshakes: 1000, max_streams_per_connection: 1000, max_request_bytes: 65536, max_connection_age: 1800s, keepalive_interval: 30s, \
-        keepalive_timeout: 10s, first_bytes_timeout: 10s }, admin: None, store: File { path: \"data\" }, \
+        keepalive_timeout: 10s, first_bytes_timeout: 10s }, http: None, admin: None, store: File { path: \"data\" }, \
         upstream: Upstream { base_urls: [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"], \
         connect_timeout: 3s, timeout: 10s, proxy: None, ca_file: None }, log: Text, \
         apps: [App { appid: \"wx1\", name: AppName(\"wx1\"), policy: Policy { mode: Stable, at: 0.5, \
@@ -382,11 +381,11 @@ fn a_consumer_is_granted_what_it_says_by_name_or_appid() {
     let shown: Vec<String> = config
         .consumers
         .iter()
-        .map(|c| format!("{:?} {:?}", c.grant, c.margin))
+        .map(|c| format!("{:?}", c.grant))
         .collect();
     let expected = [
-        "Grant { apps: Some({AppName(\"shop\"), AppName(\"wx2\")}), rights: {Read, Refresh} } 200s",
-        "Grant { apps: None, rights: {Admin} } 7s",
+        "Grant { holder: \"a\", apps: Some({AppName(\"shop\"), AppName(\"wx2\")}), rights: {Read, Refresh}, margin: 200s }",
+        "Grant { holder: \"b\", apps: None, rights: {Admin}, margin: 7s }",
     ];
     assert_eq!(shown, expected);
 }

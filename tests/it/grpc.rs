@@ -266,11 +266,12 @@ async fn a_report_reaches_the_owner_and_brings_back_outcome_and_token() {
 #[tokio::test]
 async fn the_key_says_who_asks_and_a_new_list_counts_at_once() {
     let orders = |key: &str, rights: &[Right]| Consumer {
-        name: "orders".into(),
         key: Secret::new(key),
         grant: Arc::new(Grant {
+            holder: "orders".into(),
             apps: Some([app("shop")].into()),
             rights: rights.iter().copied().collect(),
+            margin: Duration::ZERO,
         }),
     };
     let consumers = vec![orders("old", &[Right::Read, Right::Refresh])];
@@ -659,7 +660,6 @@ async fn nothing_serves_before_the_first_look() {
 #[tokio::test]
 async fn reflection_lists_the_services_without_a_key() {
     let consumer = Consumer {
-        name: "orders".into(),
         key: Secret::new("k"),
         grant: Arc::new(Grant::all()),
     };

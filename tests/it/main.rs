@@ -11,6 +11,7 @@ mod figures;
 mod grpc;
 mod history;
 mod house;
+mod http;
 mod leak;
 mod paused;
 mod peer;

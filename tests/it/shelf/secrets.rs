@@ -197,11 +197,12 @@ async fn grpc_rust_2216_a_long_reason_is_cut_and_arrives() {
 #[tokio::test]
 async fn wxjava_2871_who_may_only_read_cannot_refresh() {
     let reader = Consumer {
-        name: "developers".into(),
         key: Secret::new("a-key"),
         grant: Arc::new(Grant {
+            holder: "developers".into(),
             apps: Some([app("shop")].into()),
             rights: [Right::Read].into(),
+            margin: Duration::ZERO,
         }),
     };
     let mut server = serve_with(settings(), vec![reader], Duration::from_secs(1)).await;

@@ -1,0 +1,58 @@
+//! The listener for programs that speak WeChat's own protocol, if it is configured.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{STOP, announce};
+use crate::{
+    config::{self, Config},
+    domain::{AppName, access::Access},
+    http::Server,
+    telemetry::Metrics,
+    tokens::Tokens,
+};
+
+/// What an error of binding is about; [`super::hint`] looks for it.
+pub(super) const CANNOT: &str = "cannot serve HTTP";
+
+/// The listener, if there is one.
+#[derive(Debug)]
+pub(super) struct Http(Option<Server>);
+
+impl Http {
+    /// Binds it if it is configured.
+    pub(super) async fn bind(
+        config: &Config,
+        tokens: Tokens,
+        access: watch::Receiver<Arc<Access>>,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let Some(settings) = &config.http else {
+            return Ok(Self(None));
+        };
+        let overlaps = overlaps(&config.apps);
+        let server = Server::bind(settings, tokens, access, overlaps, metrics, STOP).await;
+        server.context(CANNOT).map(Some).map(Self)
+    }
+
+    /// Says where it is.
+    pub(super) fn announce(&self) -> anyhow::Result<()> {
+        let url = self.0.as_ref().map(Server::local_url);
+        url.map_or(Ok(()), |url| announce("http", url))
+    }
+
+    /// Answers until `stop`, and lets answers under way finish.
+    pub(super) async fn serve(self, stop: CancellationToken) {
+        if let Some(server) = self.0 {
+            server.serve(stop).await;
+        }
+    }
+}
+
+fn overlaps(apps: &[config::App]) -> BTreeMap<AppName, Duration> {
+    let overlap = |app: &config::App| (app.name.clone(), app.policy.overlap);
+    apps.iter().map(overlap).collect()
+}
