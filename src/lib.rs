@@ -74,6 +74,8 @@ mod failpoint;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+pub mod mirror;
+pub mod output;
 pub mod pb;
 pub mod refresher;
 pub mod sandbox;

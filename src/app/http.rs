@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{STOP, announce};
 use crate::{
-    config::{self, Config},
+    config,
     domain::{AppName, access::Access},
     http::Server,
     telemetry::Metrics,
@@ -23,17 +23,17 @@ pub(super) const CANNOT: &str = "cannot serve HTTP";
 pub(super) struct Http(Option<Server>);
 
 impl Http {
-    /// Binds it if it is configured.
+    /// Binds it if it is configured. `overlaps` says how long replaced tokens live on.
     pub(super) async fn bind(
-        config: &Config,
+        settings: Option<&config::Http>,
+        overlaps: BTreeMap<AppName, Duration>,
         tokens: Tokens,
         access: watch::Receiver<Arc<Access>>,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let Some(settings) = &config.http else {
+        let Some(settings) = settings else {
             return Ok(Self(None));
         };
-        let overlaps = overlaps(&config.apps);
         let server = Server::bind(settings, tokens, access, overlaps, metrics, STOP).await;
         server.context(CANNOT).map(Some).map(Self)
     }
@@ -50,9 +50,4 @@ impl Http {
             server.serve(stop).await;
         }
     }
-}
-
-fn overlaps(apps: &[config::App]) -> BTreeMap<AppName, Duration> {
-    let overlap = |app: &config::App| (app.name.clone(), app.policy.overlap);
-    apps.iter().map(overlap).collect()
 }

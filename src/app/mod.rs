@@ -5,6 +5,7 @@
 //! seconds in all, whatever peers do. Metrics and probes answer until the end.
 
 mod admin;
+mod agent;
 mod http;
 mod signals;
 mod simulated;
@@ -16,6 +17,7 @@ use std::{
 };
 
 use admin::Admin;
+pub use agent::{accompany, accompany_once};
 use anyhow::{Context, bail};
 use http::Http;
 use signals::{Signals, Wish};
@@ -102,7 +104,10 @@ async fn serve_until_stopped(
     let metrics = Metrics::new();
     let (access, is_access) = watch::channel(Arc::new(read_access(&config.consumers)?));
 
-    let http = Http::bind(&config, tokens.clone(), is_access.clone(), &metrics).await?;
+    let overlap = |app: &config::App| (app.name.clone(), app.policy.overlap);
+    let overlaps = config.apps.iter().map(overlap).collect();
+    let http = config.http.as_ref();
+    let http = Http::bind(http, overlaps, tokens.clone(), is_access.clone(), &metrics).await?;
     let server = grpc::Server::bind(&config.grpc, tokens.clone(), is_access, &metrics).await;
     let server = server.context("cannot serve gRPC")?;
     let apps = managed(config.apps, &config.upstream)?;

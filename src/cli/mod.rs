@@ -17,7 +17,7 @@ use simulate::Simulate;
 
 use crate::{
     app,
-    config::{Config, environment},
+    config::{self, Config, environment},
     telemetry,
 };
 
@@ -33,6 +33,8 @@ pub struct Arguments {
 enum Command {
     /// Run the server
     Serve(Serve),
+    /// Run a sidecar: follow a server, serve its tokens on this machine, write them where programs look
+    Agent(Agent),
     /// Print the current token of an app
     Get(Get),
     /// Print each token of an app as it comes
@@ -55,6 +57,16 @@ struct Serve {
     /// Bring a simulated WeChat and use that; needs no configuration, keeps nothing
     #[arg(long)]
     sandbox: bool,
+}
+
+#[derive(Debug, Args)]
+struct Agent {
+    /// The configuration of the sidecar
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Do each output once and end, for an init container
+    #[arg(long)]
+    once: bool,
 }
 
 /// Where the server is, and who asks.
@@ -170,6 +182,7 @@ impl Arguments {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Agent(agent) => agent.run(),
             Command::Get(get) => block_on(get.run()),
             Command::Watch(watch) => block_on(watch.run()),
             Command::Refresh(refresh) => block_on(refresh.run()),
@@ -194,6 +207,20 @@ impl Serve {
             block_on_app(app::serve(config))
         };
         served.map_err(Failure::from)
+    }
+}
+
+impl Agent {
+    fn run(self) -> Result<(), Failure> {
+        let config = config::Agent::load(&self.config);
+        let config = config.map_err(|wrong| Failure::configuration(&wrong))?;
+        let _unwritten = telemetry::init(config.log);
+        let ended = if self.once {
+            block_on_app(app::accompany_once(config))
+        } else {
+            block_on_app(app::accompany(config))
+        };
+        ended.map_err(Failure::from)
     }
 }
 

@@ -78,6 +78,23 @@ pub(super) fn base_url(value: &Value) -> Outcome<String> {
     Ok(written.trim_end_matches('/').to_owned())
 }
 
+/// A server of ours: `http://host:port` or `unix:///path`.
+pub(super) fn server(value: &Value) -> Outcome<String> {
+    let written = text(value)?;
+    if let Some(path) = written.strip_prefix("unix://") {
+        unix(path)?;
+        return Ok(written);
+    }
+    let uri = url(&written, &["http"])?;
+    if uri.path() != "/" || uri.query().is_some() {
+        return Err("must be `http://host:port` without a path".into());
+    }
+    if uri.port_u16().is_none() {
+        return Err("needs a port: `http://host:50051`".into());
+    }
+    Ok(written.trim_end_matches('/').to_owned())
+}
+
 /// A proxy: `http://host:port`.
 pub(super) fn proxy(value: &Value) -> Outcome<String> {
     let written = text(value)?;

@@ -4,6 +4,7 @@
 //! each with its place. What can be written, with defaults and bounds, is in `raw.rs`.
 
 mod addresses;
+mod agent;
 mod env;
 mod margins;
 mod names;
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+pub use agent::{Agent, Format, Notice, Output, TokenFile};
 pub use env::environment;
 pub use places::{Place, Problem, Problems};
 pub use secrets::{SecretError, SecretSource};
@@ -55,15 +57,7 @@ impl Config {
     ///
     /// A file that cannot be read is a problem like any other.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let name = path.display().to_string();
-        let bytes = fs::read(path)
-            .map_err(|e| Problems::one(&name, Place::File, format!("cannot be read: {e}")))?;
-        let text = str::from_utf8(&bytes).map_err(|error| {
-            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-            let place = Lines::of(&before).place(before.len());
-            Problems::one(&name, place, "is not valid UTF-8".into())
-        })?;
-        Self::parse(text, &name, environment())
+        load(path, raw::config)
     }
 
     /// Reads `text`, which messages call `file_name`, and lays those of `variables` over it whose name
@@ -75,12 +69,33 @@ impl Config {
         file_name: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Problems> {
-        let report = Report::default();
-        let mut tree = tree::read(text, &report);
-        env::lay_over(&mut tree, variables, &report);
-        let config = Section::root(&tree, &report).read(raw::config);
-        report.conclude(file_name, config)
+        parse(text, file_name, variables, raw::config)
     }
+}
+
+fn load<T>(path: &Path, read: fn(&Section<'_>) -> T) -> Result<T, Problems> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path)
+        .map_err(|e| Problems::one(&name, Place::File, format!("cannot be read: {e}")))?;
+    let text = str::from_utf8(&bytes).map_err(|error| {
+        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let place = Lines::of(&before).place(before.len());
+        Problems::one(&name, place, "is not valid UTF-8".into())
+    })?;
+    parse(text, &name, environment(), read)
+}
+
+fn parse<T>(
+    text: &str,
+    file_name: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+    read: fn(&Section<'_>) -> T,
+) -> Result<T, Problems> {
+    let report = Report::default();
+    let mut tree = tree::read(text, &report);
+    env::lay_over(&mut tree, variables, &report);
+    let config = Section::root(&tree, &report).read(read);
+    report.conclude(file_name, config)
 }
 
 /// `[grpc]`.

@@ -28,26 +28,13 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// The whole file.
 pub(super) fn config(root: &Section<'_>) -> Config {
-    planned(root);
-    let grpc = root.table("grpc", grpc);
-    // Without its table a listener is off.
-    let http = root.has("http").then(|| root.table("http", http));
-    let admin = root.has("admin").then(|| root.table("admin", admin));
-    let (http_listen, admin_listen) = (
-        http.as_ref().map(|http| &http.listen),
-        admin.as_ref().map(|admin| &admin.listen),
-    );
-    if http_listen.is_some_and(|listen| meet(listen, &grpc.listen)) {
-        root.wrong("http", "must listen elsewhere than `grpc` does");
+    for sidecar in ["agent", "output"] {
+        root.refuse(
+            sidecar,
+            "belongs in the file of a sidecar: `wxtokend agent`",
+        );
     }
-    if admin_listen.is_some_and(|listen| meet(listen, &grpc.listen)) {
-        root.wrong("admin", "must listen elsewhere than `grpc` does");
-    }
-    if let (Some(http), Some(admin)) = (http_listen, admin_listen)
-        && meet(http, admin)
-    {
-        root.wrong("admin", "must listen elsewhere than `http` does");
-    }
+    let Listeners { grpc, http, admin } = listeners(root);
     let store = root.table("store", store);
     let upstream = root.table("upstream", upstream);
     let standard = Policy {
@@ -75,12 +62,35 @@ pub(super) fn config(root: &Section<'_>) -> Config {
     }
 }
 
-/// What the contract has and this version has not.
-fn planned(root: &Section<'_>) {
-    for sidecar in ["agent", "output"] {
-        let text = "belongs in the file of a sidecar, which this version does not have";
-        root.refuse(sidecar, text);
+/// The ways out, which a sidecar has as well.
+pub(super) struct Listeners {
+    pub(super) grpc: Grpc,
+    pub(super) http: Option<Http>,
+    pub(super) admin: Option<Admin>,
+}
+
+/// The tables of all listeners.
+pub(super) fn listeners(root: &Section<'_>) -> Listeners {
+    let grpc = root.table("grpc", grpc);
+    // Without its table a listener is off.
+    let http = root.has("http").then(|| root.table("http", http));
+    let admin = root.has("admin").then(|| root.table("admin", admin));
+    let (http_listen, admin_listen) = (
+        http.as_ref().map(|http| &http.listen),
+        admin.as_ref().map(|admin| &admin.listen),
+    );
+    if http_listen.is_some_and(|listen| meet(listen, &grpc.listen)) {
+        root.wrong("http", "must listen elsewhere than `grpc` does");
     }
+    if admin_listen.is_some_and(|listen| meet(listen, &grpc.listen)) {
+        root.wrong("admin", "must listen elsewhere than `grpc` does");
+    }
+    if let (Some(http), Some(admin)) = (http_listen, admin_listen)
+        && meet(http, admin)
+    {
+        root.wrong("admin", "must listen elsewhere than `http` does");
+    }
+    Listeners { grpc, http, admin }
 }
 
 /// `[grpc]`: the listener for `GetToken`, `ForceRefresh` and `WatchToken`.
@@ -285,7 +295,7 @@ fn refresh(table: &Section<'_>, inherited: Policy) -> Policy {
 }
 
 /// `[log]`: what is written to stderr. `WXTOKEND_LOG` says how much.
-fn log(table: &Section<'_>) -> Log {
+pub(super) fn log(table: &Section<'_>) -> Log {
     // `text` (the default) for people, `json` for machines, one object a line.
     let words = [("text", Log::Text), ("json", Log::Json)];
     table.get("format", choice(&words)).unwrap_or(Log::Text)

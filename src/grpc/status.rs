@@ -10,7 +10,7 @@ use crate::{
         Trouble,
         access::{Right, Stranger},
     },
-    tokens::NoToken,
+    tokens::{Gone, NoToken},
 };
 
 /// The domain of every reason.
@@ -26,10 +26,10 @@ impl From<NoToken> for Status {
         let (code, details) = match error {
             NoToken::UnknownApp(_) => (Code::NotFound, because("UNKNOWN_APP")),
             NoToken::Missing {
+                gone,
                 trouble,
                 retry_after,
-                ..
-            } => missing(trouble.as_deref(), retry_after),
+            } => missing(gone, trouble.as_deref(), retry_after),
             NoToken::Inconclusive {
                 retry_after,
                 errcode,
@@ -100,8 +100,12 @@ pub(super) fn never_arrived() -> Status {
     )
 }
 
-fn missing(trouble: Option<&Trouble>, retry_after: Duration) -> (Code, ErrorDetails) {
+fn missing(gone: Gone, trouble: Option<&Trouble>, retry_after: Duration) -> (Code, ErrorDetails) {
     let mut metadata = errcode_of(trouble.and_then(|t| t.errcode));
+    // For sidecars: they would go on with it.
+    if let Gone::Refused(generation) = gone {
+        metadata.insert("refused_generation".into(), generation.0.to_string());
+    }
     match trouble {
         Some(trouble) if trouble.remedy.needs_operator() => {
             let hint = trouble.hint.as_deref();

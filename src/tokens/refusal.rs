@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::domain::Trouble;
+use crate::domain::{Generation, Trouble};
 
 /// Why a reader got no token.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum Gone {
     /// It reached the end of its life.
     Expired,
     /// WeChat refuses it.
-    Refused,
+    Refused(Generation),
 }
 
 impl Gone {
@@ -60,7 +60,7 @@ impl Gone {
         match self {
             Self::Never => "none has been fetched yet",
             Self::Expired => "the last one has expired and no other is here yet",
-            Self::Refused => "WeChat refuses the last one and no other is here yet",
+            Self::Refused(_) => "WeChat refuses the last one and no other is here yet",
         }
     }
 }

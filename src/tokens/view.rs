@@ -90,7 +90,7 @@ impl View {
         NoToken::Missing {
             gone: match &self.current {
                 None => Gone::Never,
-                Some(current) if current.dead => Gone::Refused,
+                Some(current) if current.dead => Gone::Refused(current.token.generation),
                 Some(_) => Gone::Expired,
             },
             trouble: self.trouble.clone(),

@@ -42,6 +42,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "grpc",
         &["config", "domain", "listener", "pb", "telemetry", "tokens"],
     ),
+    (
+        "mirror",
+        &["clock", "config", "domain", "pb", "telemetry", "tokens"],
+    ),
+    ("output", &["config", "domain", "telemetry", "tokens"]),
     ("web", &["domain", "listener"]),
     (
         "http",
@@ -61,6 +66,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "grpc",
             "http",
             "listener",
+            "mirror",
+            "output",
             "pb",
             "refresher",
             "sandbox",
@@ -79,15 +86,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// A crate and the modules that may name it.
 const AT_HOME: &[(&str, &[&str])] = &[
     ("reqwest", &["upstream"]),
-    ("tonic", &["grpc", "pb", "cli"]),
-    ("prost", &["grpc", "pb", "cli"]),
+    ("tonic", &["grpc", "mirror", "pb", "cli"]),
+    ("prost", &["grpc", "mirror", "pb", "cli"]),
     ("hyper", &["grpc", "sandbox", "web"]),
     ("axum", &["admin", "http", "web"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "cli"]),
     ("toml", &["config"]),
-    ("rustix", &["clock", "failpoint", "listener"]),
+    ("rustix", &["clock", "failpoint", "listener", "output"]),
     ("fail", &["failpoint"]),
     (
         "tokio",
@@ -99,6 +106,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
             "grpc",
             "http",
             "listener",
+            "mirror",
+            "output",
             "refresher",
             "sandbox",
             "store",

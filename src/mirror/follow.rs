@@ -1,0 +1,166 @@
+//! Follows one app for ever: a stream, its end, a pause, the next stream, at another server if that one
+//! failed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tonic::{Code, Status, Streaming};
+use tracing::{info, warn};
+
+use super::{
+    news::News,
+    servers::{Line, Servers},
+};
+use crate::{
+    domain::AppName,
+    pb::{Cause, GetTokenRequest, WatchTokenRequest, WatchTokenResponse},
+};
+
+/// A server that has no token yet takes 10 s to say so.
+const FIRST_WORD: Duration = Duration::from_secs(15);
+
+/// Two signs of life that did not come.
+const SILENCE: Duration = Duration::from_secs(70);
+
+/// The first pause; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The way to the owner.
+type Tell = mpsc::Sender<(AppName, News)>;
+
+/// Tells all that becomes known of `app`. Ends with the owner.
+pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell) {
+    let mut follower = Follower {
+        app,
+        servers,
+        tell,
+        known: 0,
+        pause: FIRST_PAUSE,
+        complained: false,
+    };
+    while !follower.tell.is_closed() {
+        let trouble = follower.stream().await;
+        follower.complain(trouble).await;
+        sleep(follower.pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        follower.pause = (follower.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether another server might say something else. A torn connection shows as `UNKNOWN` or `INTERNAL`.
+fn is_the_servers(status: &Status) -> bool {
+    let ours = [
+        Code::NotFound,
+        Code::Unauthenticated,
+        Code::PermissionDenied,
+        Code::InvalidArgument,
+    ];
+    !ours.contains(&status.code())
+}
+
+struct Follower {
+    app: AppName,
+    servers: Arc<Servers>,
+    tell: Tell,
+    /// The newest generation.
+    known: u64,
+    pause: Duration,
+    /// It has been logged that there is a trouble.
+    complained: bool,
+}
+
+impl Follower {
+    /// One stream, from the connection to its end. Why it ended, if that was not announced.
+    async fn stream(&mut self) -> Option<News> {
+        let mut line = match self.servers.line().await {
+            Ok(line) => line,
+            Err(error) => return Some(News::unreachable(&error.to_string())),
+        };
+        if self.known == 0 {
+            self.ask(&mut line).await;
+        }
+        let ended = match self.open(&mut line).await {
+            Ok(stream) => self.read(stream, &line.address).await,
+            Err(status) => Err(status),
+        };
+        if ended.as_ref().err().is_none_or(is_the_servers) {
+            self.servers.give_up(&line.address);
+        }
+        ended
+            .err()
+            .map(|status| News::refused(&status, &line.address))
+    }
+
+    /// Whoever asks here before there is a token wants to know why, and a stream says so after 10 s only.
+    async fn ask(&self, line: &mut Line) {
+        let app_id = self.app.to_string();
+        let request = line.request(GetTokenRequest { app_id }, Some(FIRST_WORD));
+        let news = match line.calls.get_token(request).await {
+            Ok(answer) => answer.into_inner().token.map(News::Token),
+            Err(status) => Some(News::refused(&status, &line.address)),
+        };
+        if let Some(news) = news {
+            self.pass_on(news).await;
+        }
+    }
+
+    async fn open(&self, line: &mut Line) -> Result<Streaming<WatchTokenResponse>, Status> {
+        let message = WatchTokenRequest {
+            app_id: self.app.to_string(),
+            known_generation: self.known,
+        };
+        let request = line.request(message, None);
+        let answer = timeout(FIRST_WORD, line.calls.watch_token(request)).await;
+        let answer = answer.map_err(|_| Status::unavailable("the server does not answer"))??;
+        Ok(answer.into_inner())
+    }
+
+    /// Passes messages on until the server says goodbye.
+    async fn read(
+        &mut self,
+        mut stream: Streaming<WatchTokenResponse>,
+        address: &str,
+    ) -> Result<(), Status> {
+        loop {
+            let message = timeout(SILENCE, stream.message()).await;
+            let message = message.map_err(|_| Status::unavailable("the server is silent"))??;
+            let Some(message) = message else {
+                return Err(Status::unavailable("the stream ended"));
+            };
+            let cause = message.cause();
+            if let Some(token) = message.token {
+                self.known = self.known.max(token.generation);
+                self.pass_on(News::Token(token)).await;
+            }
+            if self.complained {
+                self.complained = false;
+                info!(app = %self.app, server = address, "following again");
+            }
+            self.pause = FIRST_PAUSE;
+            if cause == Cause::Draining {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn complain(&mut self, trouble: Option<News>) {
+        let Some(trouble) = trouble else {
+            return;
+        };
+        if !self.complained
+            && let News::Trouble(trouble) = &trouble
+        {
+            self.complained = true;
+            warn!(app = %self.app, reason = %trouble.message, "no server can be followed");
+        }
+        self.pass_on(trouble).await;
+    }
+
+    async fn pass_on(&self, news: News) {
+        // There is no owner any more: this is about to end.
+        let _ = self.tell.send((self.app.clone(), news)).await;
+    }
+}

@@ -1,0 +1,118 @@
+//! The owner of the tokens in a sidecar: it is pushed to by a server.
+//!
+//! One task writes, as in a server. Beside it each app is followed by a task of its own (`follow`), all
+//! over the same connection (`servers`), and a report of a stale token goes to the server that knows
+//! what to do about it (`report`). A token stays in force while every server is gone, until it dies.
+
+mod follow;
+mod news;
+mod report;
+mod servers;
+
+use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{follow::follow, news::News, report::Answered, servers::Servers};
+use crate::{
+    clock::Clock,
+    config,
+    domain::AppName,
+    tokens::{Publisher, View},
+};
+
+/// How often the loop turns at least, so that it is known to be alive.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// News on their way to the owner. Beyond that, those who bring them wait in line.
+const LINE: usize = 64;
+
+/// The owner of the tokens in a sidecar.
+#[derive(Debug)]
+pub struct Mirror {
+    publisher: Publisher,
+    views: BTreeMap<AppName, View>,
+    servers: Arc<Servers>,
+    clock: Clock,
+}
+
+impl Mirror {
+    /// One that follows the apps of `settings` at its servers.
+    pub fn new(publisher: Publisher, settings: &config::Agent, clock: Clock) -> Self {
+        let views = settings
+            .apps
+            .iter()
+            .map(|app| (app.clone(), View::default()));
+        Self {
+            publisher,
+            views: views.collect(),
+            servers: Arc::new(Servers::new(settings)),
+            clock,
+        }
+    }
+
+    /// Runs until `stop`. Dropping the publisher on the way out ends every watch.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (tell, mut news) = mpsc::channel(LINE);
+        // Dropping it ends everything that is under way.
+        let mut following = JoinSet::new();
+        for app in self.views.keys() {
+            following.spawn(follow(app.clone(), Arc::clone(&self.servers), tell.clone()));
+        }
+        let mut reports = JoinSet::new();
+        loop {
+            self.publisher.beat(self.clock.now().boot);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some((app, news)) = news.recv() => self.on_news(&app, news),
+                Some(answered) = reports.join_next() => self.on_answer(answered),
+                Some(reported) = self.publisher.reports.recv() => {
+                    let held = self.views.get(&reported.app).and_then(|view| view.current.clone());
+                    let servers = Arc::clone(&self.servers);
+                    reports.spawn(report::answer(reported, held, servers));
+                }
+                // None of them ends by itself.
+                Some(ended) = following.join_next() => crashed(ended),
+                () = sleep(BEAT) => {}
+            }
+        }
+        self.publisher.drain();
+    }
+
+    fn on_news(&mut self, app: &AppName, news: News) {
+        let Some(view) = self.views.get_mut(app) else {
+            return;
+        };
+        if let Some(next) = news.after(view, self.clock.now()) {
+            *view = next;
+            self.publisher.publish(app, view.clone());
+        }
+    }
+
+    fn on_answer(&mut self, answered: Result<Answered, JoinError>) {
+        match answered {
+            Ok(answered) => {
+                // First the token, then the word that there is one.
+                if let Some(token) = answered.token {
+                    self.on_news(&answered.app, News::Token(token));
+                }
+                let _ = answered.reply.send(answered.outcome);
+            }
+            Err(error) => crashed(Err(error)),
+        }
+    }
+}
+
+/// A panic in a task is a panic of the owner: the process must not go on without it.
+fn crashed(ended: Result<(), JoinError>) {
+    match ended {
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        _ => {}
+    }
+}

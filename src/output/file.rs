@@ -1,0 +1,69 @@
+//! A file that holds a token. It is written beside and renamed, so that whoever reads it finds the old
+//! token or the new one, and never none or half of one.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
+
+use super::{OutputError, text};
+use crate::{
+    config::{Output, TokenFile},
+    tokens::Issued,
+};
+
+/// Writes the file of `output`, if it has one.
+pub(super) async fn write(output: &Arc<Output>, issued: &Issued) -> Result<(), OutputError> {
+    let Some(file) = &output.file else {
+        return Ok(());
+    };
+    let text = Zeroizing::new(text::of(&file.format, &output.app, issued));
+    let path = file.path.display().to_string();
+    let output = Arc::clone(output);
+    let written = spawn_blocking(move || output.file.as_ref().map(|file| replace(file, &text)));
+    let written = written.await.map_err(io::Error::other);
+    match written {
+        Ok(Some(Ok(())) | None) => Ok(()),
+        Ok(Some(Err(error))) | Err(error) => Err(OutputError::File { path, error }),
+    }
+}
+
+fn replace(file: &TokenFile, text: &str) -> io::Result<()> {
+    let beside = beside(&file.path);
+    let written = write_to(&beside, file, text).and_then(|()| fs::rename(&beside, &file.path));
+    if written.is_err() {
+        // It holds a token, and nobody will look for it there.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+fn write_to(path: &Path, file: &TokenFile, text: &str) -> io::Result<()> {
+    // One that an earlier run left behind may have other permissions.
+    let _ = fs::remove_file(path);
+    let mut options = OpenOptions::new();
+    let mut open = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    open.write_all(text.as_bytes())?;
+    if let Some((user, group)) = file.owner {
+        chown(path, Some(user), group)?;
+    }
+    // Here, because the process' mask counts when a file is made.
+    open.set_permissions(Permissions::from_mode(file.mode))?;
+    open.sync_all()
+}
+
+/// In the same folder, because only there a rename is one step.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
+}

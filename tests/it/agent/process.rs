@@ -1,0 +1,216 @@
+//! `wxtokend agent`, following a real server.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use wxtokend::sandbox::Settings;
+
+use crate::process::{Home, Process, Server, WeChat, get, token, until};
+
+struct Stage {
+    wechat: WeChat,
+    home: Home,
+}
+
+impl Stage {
+    /// A WeChat whose tokens rotate every three seconds, and a server on a unix socket.
+    async fn new() -> Self {
+        let settings = Settings {
+            life: Duration::from_secs(6),
+            overlap: Duration::from_secs(2),
+            ..Settings::default()
+        };
+        let wechat = WeChat::start(&["c"], settings).await;
+        let home = Home::new(&wechat.url(), "overlap = '2s'", &["c"]).on_unix();
+        Self { wechat, home }
+    }
+
+    fn write_agent(&self, outputs: &str) -> String {
+        let (server, folder) = (self.home.path("grpc.sock"), self.home.path(""));
+        let text = format!(
+            "[agent]\nservers = ['unix://{}']\napps = ['c']\n[grpc]\nlisten = '127.0.0.1:0'\n{}",
+            server.display(),
+            outputs.replace("DIR", folder.display().to_string().trim_end_matches('/')),
+        );
+        self.home.write("agent.toml", &text);
+        self.home.path("agent.toml").display().to_string()
+    }
+
+    fn agent(&self, outputs: &str) -> Process {
+        let config = self.write_agent(outputs);
+        Process::start(&["agent", "--config", &config], &[])
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.home.path(name)).unwrap_or_default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_and_writes_every_token_and_no_reader_finds_half_of_one() {
+    let stage = Stage::new().await;
+    let server = stage.home.serve().await;
+    let agent = stage.agent(
+        "[[output]]\napp = 'c'\nkind = 'file'\npath = 'DIR/token'\nmode = '0640'\n\
+         [[output]]\napp = 'c'\nkind = 'file'\npath = 'DIR/json'\nformat = 'json'\n\
+         [[output]]\napp = 'c'\nkind = 'file'\npath = 'DIR/env'\nformat = 'T={{access_token}} G={{ generation }}'\n",
+    );
+    let agent = Server::of(agent).await;
+    let mut client = agent.client().await;
+    let first = token(&mut client, "c").await.unwrap();
+    until("the file is written", || {
+        stage.read("token") == first.access_token
+    })
+    .await;
+
+    let over = Arc::new(AtomicBool::new(false));
+    let reader = tokio::task::spawn_blocking({
+        let (over, path) = (Arc::clone(&over), stage.home.path("token"));
+        move || read_over_and_over(&path, &over)
+    });
+    until("a later token is in all of them", || {
+        let json: Value = serde_json::from_str(&stage.read("json")).unwrap_or_default();
+        let token = json["access_token"].as_str().unwrap_or_default();
+        let generation = json["generation"].as_u64().unwrap_or_default();
+        let env = format!("T={token} G={generation}");
+        generation > first.generation && stage.read("token") == token && stage.read("env") == env
+    })
+    .await;
+    over.store(true, Ordering::Relaxed);
+    let seen = reader.await.unwrap();
+    assert!(seen.len() >= 2, "{}", seen.len());
+    let made = stage.wechat.tokens("c");
+    assert!(seen.iter().all(|token| made.contains(token)));
+    for (name, expected) in [("token", 0o640), ("json", 0o600)] {
+        let metadata = fs::metadata(stage.home.path(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, expected, "{name}");
+    }
+    agent.process.signal("TERM").await;
+    assert_eq!(agent.process.end().await.code(), 0);
+    drop(server);
+}
+
+/// Everything that a file held, in a loop without a pause.
+fn read_over_and_over(path: &Path, over: &AtomicBool) -> Vec<String> {
+    let mut seen = Vec::<String>::new();
+    while !over.load(Ordering::Relaxed) {
+        let text = fs::read_to_string(path).expect("it is never missing");
+        assert!(text.len() > 100 && !text.ends_with('\n'), "half a token");
+        if seen.last() != Some(&text) {
+            seen.push(text);
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_the_last_token_until_that_dies_and_follows_a_server_that_comes_back() {
+    let stage = Stage::new().await;
+    let mut server = stage.home.serve().await;
+    let agent = Server::of(stage.agent("")).await;
+    let mut client = agent.client().await;
+    let held = token(&mut client, "c").await.unwrap();
+    server.process.kill().await;
+    let still = token(&mut client, "c").await.unwrap();
+    assert_eq!(still.access_token, held.access_token);
+    let died = async {
+        loop {
+            match client.get_token(get("c")).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(status) => break status,
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(10), died).await;
+    let status = status.expect("it is refused after its death");
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert!(status.message().contains("cannot be reached"), "{status:?}");
+
+    let _server = stage.home.serve().await;
+    let newer = crate::process::token_that(&mut client, "c", "is newer", |token| {
+        token.generation > held.generation
+    });
+    newer.await;
+    agent.process.until_stderr("following again").await;
+    assert!(!agent.process.stderr().contains(&held.access_token));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_run_for_each_token_until_it_succeeds() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    // It fails the first time.
+    let script = "if [ -e DIR/tried ]; then echo $WXTOKEND_GENERATION $WXTOKEND_ACCESS_TOKEN >> DIR/told; else touch DIR/tried; exit 7; fi";
+    let agent = stage.agent(&format!(
+        "[[output]]\napp = 'c'\nkind = 'command'\ncommand = ['sh', '-c', '{script}']\n"
+    ));
+    until("it was told twice", || {
+        stage.read("told").lines().count() >= 2
+    })
+    .await;
+    let told = stage.read("told");
+    let made = stage.wechat.tokens("c");
+    let mut before = 0;
+    for line in told.lines() {
+        let (generation, token) = line.split_once(' ').unwrap();
+        assert!(made.contains(&token.to_owned()), "{line}");
+        let generation = generation.parse::<u64>().unwrap();
+        assert!(generation > before, "each once: {told}");
+        before = generation;
+    }
+    assert!(
+        agent.stderr().contains("`sh` failed: exit status: 7"),
+        "{}",
+        agent.stderr()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_gets_a_signal_for_each_token() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let script = format!(
+        "trap 'echo hup >> {0}/told' HUP; echo $$ > {0}/pid; while :; do sleep 0.05; done",
+        stage.home.path("").display()
+    );
+    let mut program = tokio::process::Command::new("sh")
+        .args(["-c", &script])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let _agent = stage
+        .agent("[[output]]\napp = 'c'\nkind = 'command'\nsignal = 'HUP'\npid_file = 'DIR/pid'\n");
+    until("it was told twice", || {
+        stage.read("told").lines().count() >= 2
+    })
+    .await;
+    program.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_does_each_output_and_ends() {
+    let stage = Stage::new().await;
+    let server = stage.home.serve().await;
+    let config = stage.write_agent(
+        "[[output]]\napp = 'c'\nkind = 'file'\npath = 'DIR/token'\ncommand = ['cp', 'DIR/token', 'DIR/copy']\n",
+    );
+    let ended = Process::run(&["agent", "--config", &config, "--once"]).await;
+    assert_eq!((ended.code(), &*ended.stdout), (0, ""), "{ended:?}");
+    let made = stage.wechat.tokens("c");
+    assert!(made.contains(&stage.read("token")));
+    assert_eq!(
+        stage.read("copy"),
+        stage.read("token"),
+        "the file comes first"
+    );
+    drop(server);
+}
