@@ -2,7 +2,7 @@
 //!
 //! # The idea
 //!
-//! One task, the [`refresher`], owns every token. It writes through the one [`tokens::Publisher`];
+//! One task owns every token: the [`refresher`] in a server, the [`mirror`] in a sidecar. It writes through the one [`tokens::Publisher`];
 //! everybody else reads through [`tokens::Tokens`], from memory. Every decision is made in [`domain`],
 //! in functions that are told the time and the dice; the rest carries decisions out.
 //!
@@ -35,14 +35,16 @@
 //! | how long an SDK may keep a token, and when it complains | `domain/lease.rs` |
 //! | WeChat's token calls, as we answer them | `http/wechat.rs`; who asks and what it gets: `http/desk.rs` |
 //! | an errcode that we answer with | `http/refusal.rs` |
+//! | what a sidecar makes of what a server says | `mirror/news.rs`; which server: `mirror/servers.rs`; the streams: `mirror/follow.rs` |
+//! | files and commands of a sidecar | `output/`, one at a time in `output/mod.rs` |
 //! | sockets, accepting, who waits in front | `listener/`; HTTP/1.1 on them: `web.rs` |
 //! | HTTP/2, limits, age of connections | `grpc/greeting.rs`, `grpc/connection.rs` |
 //! | readers that do not read | `grpc/pace.rs` a stream, `grpc/outflow.rs` a socket |
 //! | counting calls | `grpc/measure.rs` |
 //! | a metric's name | `telemetry/metrics.rs`; states read at a scrape: `telemetry/facts.rs`; what to count with: `telemetry/handles.rs` |
 //! | what a probe says | `admin/probes.rs`, the same truth as `grpc/health.rs`, from `tokens/mod.rs` |
-//! | what a setting means | `config/raw.rs` |
-//! | the order of start and stop | `app/mod.rs` |
+//! | what a setting means | `config/raw.rs`, in a sidecar `config/agent.rs` |
+//! | the order of start and stop | `app/mod.rs`, of a sidecar `app/agent.rs` |
 //! | a WeChat to test with | `sandbox/` |
 //! | where a test may kill the program | `failpoint.rs` |
 //! | what must hold whatever arrives | `fuzz/properties/` |
