@@ -7,10 +7,11 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Admin, Http, STOP, announce, signals::Signals, wait};
+pub use crate::output::Program;
 use crate::{
     clock::Clock,
     config::{self, Output},
-    domain::{Policy, access::Access},
+    domain::{AppName, Policy, access::Access},
     grpc,
     mirror::Mirror,
     output,
@@ -21,32 +22,35 @@ use crate::{
 /// For all outputs of `--once` to be done, before an init container is better started anew.
 const ONCE: Duration = Duration::from_mins(1);
 
-/// Runs a sidecar until it is told to stop.
+/// Runs a sidecar until it is told to stop, or until `program` ends, whose exit code it returns.
 ///
 /// # Errors
 ///
 /// If it cannot start, or if its owner ends before it was told to.
-pub async fn accompany(config: config::Agent) -> anyhow::Result<()> {
+pub async fn accompany(config: config::Agent, program: Option<Program>) -> anyhow::Result<u8> {
     let mut signals = Signals::new()?;
     let (mirror, tokens) = mirror(&config);
     let metrics = Metrics::new();
     // Whoever shares this machine with a sidecar may ask it.
     let (_access, is_access) = watch::channel(Arc::new(Access::new(Vec::new())));
-    let overlap = Policy::default().overlap;
-    let overlaps: BTreeMap<_, _> = config
-        .apps
-        .iter()
-        .map(|app| (app.clone(), overlap))
-        .collect();
-
-    let http = config.http.as_ref();
-    let http = Http::bind(http, overlaps, tokens.clone(), is_access.clone(), &metrics).await?;
+    let http = Http::bind(
+        config.http.as_ref(),
+        overlaps(&config),
+        tokens.clone(),
+        is_access.clone(),
+        &metrics,
+    );
+    let http = http.await?;
     let server = grpc::Server::bind(&config.grpc, tokens.clone(), is_access, &metrics).await;
     let server = server.context("cannot serve gRPC")?;
     let stop = CancellationToken::new();
-    let admin = Admin::start(config.admin.as_ref(), tokens.clone(), metrics, stop.clone()).await?;
-    http.announce()?;
-    announce("grpc", server.local_url())?;
+    let admin = config.admin.as_ref();
+    let admin = Admin::start(admin, tokens.clone(), metrics, stop.clone()).await?;
+    // With a program stdout is the program's.
+    if program.is_none() {
+        http.announce()?;
+        announce("grpc", server.local_url())?;
+    }
 
     let mut outputs = JoinSet::new();
     for output in config.outputs {
@@ -57,9 +61,27 @@ pub async fn accompany(config: config::Agent) -> anyhow::Result<()> {
     let server = tokio::spawn(async move {
         tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
     });
-    let ended = wait(&mut signals, || {}, owner, server, stop).await;
+    let over = CancellationToken::new();
+    let program = program.map(|program| {
+        let (running, over) = (program.run(tokens, stop.clone()), over.clone().drop_guard());
+        tokio::spawn(async move {
+            let _over = over;
+            running.await
+        })
+    });
+    let ended = wait(&mut signals, || {}, over.cancelled(), owner, server, stop).await;
+    let code = match program {
+        Some(program) => program.await.context("the program is lost")??,
+        None => 0,
+    };
     admin.end().await;
-    ended
+    ended.map(|()| code)
+}
+
+fn overlaps(config: &config::Agent) -> BTreeMap<AppName, Duration> {
+    let overlap = Policy::default().overlap;
+    let apps = config.apps.iter();
+    apps.map(|app| (app.clone(), overlap)).collect()
 }
 
 /// Does each output once.

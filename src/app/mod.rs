@@ -11,13 +11,15 @@ mod signals;
 mod simulated;
 
 use std::{
+    future::pending,
     io::{self, Write},
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use admin::Admin;
-pub use agent::{accompany, accompany_once};
+pub use agent::{Program, accompany, accompany_once};
 use anyhow::{Context, bail};
 use http::Http;
 use signals::{Signals, Wish};
@@ -131,22 +133,25 @@ async fn serve_until_stopped(
         }
         nudge.notify_one();
     };
-    let ended = wait(&mut signals, reload, owner, server, stop).await;
+    let ended = wait(&mut signals, reload, pending(), owner, server, stop).await;
     admin.end().await;
     ended
 }
 
-/// Until a signal says stop, or the owner ends by itself, which it must not.
+/// Until a signal or `over` says stop, or the owner ends by itself, which it must not.
 async fn wait(
     signals: &mut Signals,
     reload: impl Fn(),
+    over: impl Future<Output = ()>,
     mut owner: JoinHandle<()>,
     server: JoinHandle<()>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut over = pin!(over);
     loop {
         tokio::select! {
             biased;
+            () = &mut over => break,
             wish = signals.next() => match wish {
                 Wish::Reload => reload(),
                 Wish::Stop(name) => {

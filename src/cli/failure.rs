@@ -29,8 +29,13 @@ impl Failure {
 
     /// The answer was printed already; only the exit code is left to say.
     pub(super) fn silent() -> Self {
+        Self::with_code(1)
+    }
+
+    /// Somebody else has said what went wrong.
+    pub(super) fn with_code(code: u8) -> Self {
         Self {
-            code: 1,
+            code,
             lines: Vec::new(),
             hint: None,
         }

@@ -16,7 +16,7 @@ pub use failure::Failure;
 use simulate::Simulate;
 
 use crate::{
-    app,
+    app::{self, Program},
     config::{self, Config, environment},
     telemetry,
 };
@@ -65,8 +65,14 @@ struct Agent {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Do each output once and end, for an init container
-    #[arg(long)]
+    #[arg(long, conflicts_with = "program")]
     once: bool,
+    /// Start the program anew with each rotation
+    #[arg(long, requires = "program")]
+    restart: bool,
+    /// A program to run with the tokens in its environment; the sidecar ends with it
+    #[arg(last = true, value_name = "PROGRAM")]
+    program: Vec<String>,
 }
 
 /// Where the server is, and who asks.
@@ -215,12 +221,18 @@ impl Agent {
         let config = config::Agent::load(&self.config);
         let config = config.map_err(|wrong| Failure::configuration(&wrong))?;
         let _unwritten = telemetry::init(config.log);
-        let ended = if self.once {
-            block_on_app(app::accompany_once(config))
-        } else {
-            block_on_app(app::accompany(config))
-        };
-        ended.map_err(Failure::from)
+        if self.once {
+            return Ok(block_on_app(app::accompany_once(config))?);
+        }
+        let program = (!self.program.is_empty()).then(|| Program {
+            words: self.program,
+            apps: config.apps.clone(),
+            restart: self.restart,
+        });
+        match block_on_app(app::accompany(config, program))? {
+            0 => Ok(()),
+            code => Err(Failure::with_code(code)),
+        }
     }
 }
 

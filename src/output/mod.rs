@@ -5,6 +5,7 @@
 
 mod file;
 mod notice;
+mod program;
 mod text;
 
 use std::{io, sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+pub use self::program::Program;
 use crate::{
     config::Output,
     domain::Generation,

@@ -214,3 +214,56 @@ async fn once_does_each_output_and_ends() {
     );
     drop(server);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_runs_with_the_token_in_its_environment_and_the_sidecar_ends_with_it() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let config = stage.write_agent("");
+    let script = "echo $WXTOKEND_APP $WXTOKEND_ACCESS_TOKEN $WXTOKEND_ACCESS_TOKEN_C; exit 7";
+    let program = ["agent", "--config", &config, "--", "sh", "-c", script];
+    let ended = Process::run(&program).await;
+    assert_eq!(ended.code(), 7, "{ended:?}");
+    let words: Vec<_> = ended.stdout.split_whitespace().collect();
+    let made = stage.wechat.tokens("c");
+    assert_eq!((words[0], words[1]), ("c", words[2]), "and nothing else");
+    assert!(made.contains(&words[1].to_owned()));
+
+    let absent = ["agent", "--config", &config, "--", "/nowhere/program"];
+    let ended = Process::run(&absent).await;
+    assert_eq!(ended.code(), 1);
+    assert!(
+        ended.stderr.contains("`/nowhere/program` cannot be run"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_started_anew_with_each_rotation_if_that_is_wished() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let config = stage.write_agent("");
+    let script = "echo $WXTOKEND_GENERATION; while :; do sleep 0.05; done";
+    let program = [
+        "agent",
+        "--config",
+        &config,
+        "--restart",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let agent = Process::start(&program, &[]);
+    agent
+        .until_stdout("it runs a third time", |said| said.lines().count() >= 3)
+        .await;
+    let said = agent.stdout();
+    let generations: Vec<u64> = said.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(
+        generations.is_sorted_by(|one, next| one < next),
+        "{generations:?}"
+    );
+    agent.signal("TERM").await;
+    assert_eq!(agent.end().await.code(), 0);
+}

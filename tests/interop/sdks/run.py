@@ -1,0 +1,361 @@
+"""Real WeChat SDKs, unchanged, with tokens from wxtokend: `python3 tests/interop/sdks/run.py [names]`.
+
+Each is installed from its public packages into a folder outside the checkout, once for each version, and tried on a stage
+of its own. It must not notice rotations, and when WeChat refuses whatever it gets, wxtokend must not begin to run in
+circles with it. That binary is tried which `WXTOKEND_PROGRAM` names, else the release build.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.dont_write_bytecode = True  # the checkout stays as it is
+sys.path.insert(0, str(HERE.parent))
+
+from stage import LIFE, OVERLAP, Failed, Process, Router, Stage, until  # noqa: E402
+
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "wxtokend-ci/interop-sdks"
+
+ROTATIONS = 3
+TROUBLE = 10  # seconds for which WeChat refuses every token
+WORKERS = 8
+AT_ONCE = 6  # stages: each keeps four processes busy
+
+MAVEN_DEPENDENCY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+LARAVEL = ("php-laravel-framework=8.83.26+dfsg-2", "php-guzzlehttp-guzzle=7.4.5-1", "php-cli", "php-curl")
+
+
+# --- how they are installed ---
+
+
+def run(what, *command, **more):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
+    if done.returncode != 0:
+        raise Failed(f"{what} cannot be installed: `{command[0]}` says\n{(done.stderr or done.stdout)[-2000:]}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def installed(name, *manifests):
+    """The folder for what these manifests ask for, and whether it is still to be filled. What fails is begun anew."""
+    digest = hashlib.sha256("\0".join(manifests).encode()).hexdigest()[:12]
+    folder = CACHE / f"{name}-{digest}"
+    complete = folder / "complete"
+    missing = not complete.exists()
+    if missing:
+        print(f"installs {name}", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    yield folder, missing
+    complete.touch()
+
+
+@functools.cache
+def python_packages():
+    requirements = HERE / "wechatpy/requirements.txt"
+    with installed("wechatpy", sys.version, requirements.read_text()) as (folder, missing):
+        if missing:
+            run("wechatpy", sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "-r", requirements)
+    return folder
+
+
+def wechatpy():
+    return ["env", f"PYTHONPATH={python_packages()}", sys.executable, HERE / "wechatpy/client.py"]
+
+
+@functools.cache
+def node_packages():
+    manifest = HERE / "node/package.json"
+    with installed("node", manifest.read_text()) as (folder, missing):
+        if missing:
+            shutil.copy(manifest, folder)
+            options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+            run("co-wechat-api, node-easywechat or wechat-api", "npm", "install", *options, cwd=folder)
+    return folder / "node_modules"
+
+
+def node(name):
+    return ["env", f"NODE_PATH={node_packages()}", "node", HERE / f"node/{name}.js"]
+
+
+def silenceper():
+    source = HERE / "silenceper"
+    texts = [path.read_text() for path in sorted(source.iterdir())]
+    with installed("silenceper", *texts) as (folder, missing):
+        if missing:
+            run("silenceper/wechat", "go", "build", "-o", folder / "client", ".", cwd=source)
+    return [folder / "client"]
+
+
+def wxjava():
+    pom = HERE / "wxjava/pom.xml"
+    with installed("wxjava", pom.read_text()) as (folder, missing):
+        if missing:
+            goal = [f"{MAVEN_DEPENDENCY}:build-classpath", f"-Dmdep.outputFile={folder / 'classpath'}"]
+            run("WxJava", "mvn", "--quiet", "--batch-mode", "--file", pom, *goal)
+    return ["java", "-cp", (folder / "classpath").read_text(), HERE / "wxjava/Client.java"]
+
+
+def laravel(controller):
+    packages = debian_packages()
+    libraries = ":".join(str(path) for path in packages.glob("**/*-linux-gnu") if "lib" in path.parts)
+    php = [packages / "usr/bin/php8.2", "-n", "-c", packages / "php.ini"]
+    return ["env", f"LD_LIBRARY_PATH={libraries}", *php, HERE / "laravel/client.php", controller]
+
+
+@functools.cache
+def debian_packages():
+    """PHP and Laravel as Debian 12 has them, unpacked and not installed, whatever the machine has."""
+    with installed("laravel", *LARAVEL) as (folder, missing):
+        if missing:
+            unpack(folder)
+            write_php_ini(folder)
+    return folder
+
+
+def unpack(folder):
+    apt = apt_options(folder / "apt")
+    run("Laravel", "apt-get", *apt, "update")
+    plan = run("Laravel", "apt-get", *apt, "--simulate", "install", *LARAVEL)
+    names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+    # Every machine has these, in a version that its dynamic linker fits.
+    names = [name for name in names if name.startswith(("php", "lib")) and name not in ("libc6", "libgcc-s1", "libstdc++6")]
+    run("Laravel", "apt-get", *apt, "download", *names, cwd=folder / "apt")
+    for package in (folder / "apt").glob("*.deb"):
+        run("Laravel", "dpkg-deb", "--extract", package, folder)
+    shutil.rmtree(folder / "apt")
+
+
+def apt_options(folder):
+    """For an apt that knows of nothing installed, and writes into `folder` alone."""
+    (folder / "lists/partial").mkdir(parents=True)
+    (folder / "status").touch()
+    options = {
+        "Dir::State::Lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder,
+        "Debug::NoLocking": "1",
+        "APT::Sandbox::User": "root",
+        "APT::Install-Recommends": "0",
+    }
+    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+
+
+def write_php_ini(folder):
+    extensions = next(folder.glob("usr/lib/php/2*"))
+    lines = [
+        f'include_path = "{folder}/usr/share/php"',
+        f'extension_dir = "{extensions}"',
+        "extension = curl",
+        "extension = mbstring",
+        "error_reporting = E_ALL & ~E_DEPRECATED",  # this Laravel is older than this PHP
+    ]
+    (folder / "php.ini").write_text("\n".join(lines))
+
+
+def wechat_minapp():
+    source = HERE / "wechat-minapp"
+    files = [source / "Cargo.toml", source / "src/main.rs"]
+    with installed("wechat-minapp", *(file.read_text() for file in files)) as (folder, missing):
+        if missing:
+            # Copied, since it writes a lock file beside its manifest.
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            run("wechat-minapp", "cargo", "build", "--quiet", "--target-dir", folder / "target", cwd=folder)
+    return [folder / "target/debug/wechat-minapp-client"]
+
+
+# --- what is tried ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Sdk:
+    """An SDK: the consumer's `sdk`, what runs its client, and where it asks for tokens."""
+
+    margin: str | None
+    command: object
+    asks: str = "the token URL"  # or `one host for everything`, or `the bare page`, which no router counts
+
+
+SDKS = {
+    "wechatpy": Sdk("wechatpy", wechatpy),
+    "co-wechat-api": Sdk("co-wechat-api", lambda: node("co-wechat-api"), "one host for everything"),
+    "wechat-api": Sdk("wechat-api", lambda: node("wechat-api"), "one host for everything"),
+    "node-easywechat": Sdk("node-easywechat", lambda: node("node-easywechat"), "one host for everything"),
+    "silenceper": Sdk("silenceper", silenceper),
+    "wxjava": Sdk("wxjava", wxjava),
+    "laravel": Sdk(None, lambda: laravel("LeaseController")),
+    "laravel-bare": Sdk(None, lambda: laravel("BareController"), "the bare page"),
+    "wechat-minapp": Sdk("wechat-minapp", wechat_minapp),
+}
+
+
+class Trial:
+    """An SDK on its stage. Where the token URL alone is set, that leads over a second router, which counts."""
+
+    def __init__(self, stage, sdk, command):
+        self.stage, self.command = stage, command
+        self.hub = Router(stage) if sdk.asks == "the token URL" else stage.router
+        self.http = stage.http if sdk.asks == "the bare page" else self.hub.url
+
+    def start(self):
+        folder = self.stage.folder.name
+        environment = {**self.stage.environment(), "WXTOKEND_HTTP": self.http, "TMPDIR": folder}
+        return Process(self.command, env=environment, cwd=folder)
+
+    def generation(self):
+        return self.stage.token()["generation"]
+
+    def see_rotations(self, number):
+        """Waits for so many, and until each token that was replaced is dead."""
+        for _ in range(number):
+            before = self.generation()
+            until(lambda: self.generation() > before, "a rotation", LIFE)
+        time.sleep(OVERLAP + 0.5)
+
+    def looks(self):
+        """Those that wxtokend took: WeChat counts all business calls."""
+        return self.stage.counts()["looks"] - self.stage.router.calls
+
+
+def ended(client):
+    """Ends a client, and returns its calls and those that failed."""
+    client.child.stdin.close()
+    code = client.child.wait(20)
+    expect(code == 0, f"the client ended with {code}")
+    calls, failed = client.line("calls ").split(" failed ")
+    return int(calls), int(failed)
+
+
+def expect(fact, otherwise):
+    if not fact:
+        raise Failed(otherwise)
+
+
+def does_not_notice_rotations(trial):
+    router, begin = trial.stage.router, time.monotonic()
+    client = trial.start()
+    until(lambda: router.calls > 0, "a first call")
+    trial.see_rotations(ROTATIONS)
+    calls, failed = ended(client)
+    counts, seconds, reads = trial.stage.counts(), time.monotonic() - begin, trial.hub.token_calls
+
+    mints = counts["classic_mints"]
+    expect(failed == 0 and router.refused == 0, f"{failed} of {calls} calls failed, {router.refused} tokens were refused")
+    expect(mints == counts["classic_fetches"] == ROTATIONS + 1, f"{ROTATIONS} rotations took {counts}")
+    expect(counts["stable_fetches"] == counts["foreign_mints"] == 0, f"somebody else fetched: {counts}")
+    if trial.http == trial.stage.http:
+        return f"{ROTATIONS} rotations, {calls} calls, none failed, a read for each"
+    least, most = seconds / OVERLAP, seconds / (OVERLAP / 2) + 1
+    expect(least <= reads <= most, f"it read {reads} tokens in {seconds:.0f} s")
+    return f"{ROTATIONS} rotations, {calls} calls, none failed, {reads} reads in {seconds:.0f} s"
+
+
+def runs_in_no_circles(trial):
+    """WeChat refuses whatever it gets. What the SDK makes of it is its own affair; in the end it works again."""
+    stage, router = trial.stage, trial.stage.router
+    client = trial.start()
+    seen = router.calls
+    until(lambda: router.calls > seen, "a first call")
+    before, refused, reads, looks = stage.counts(), router.refused, trial.hub.token_calls, trial.looks()
+    fault = {"kind": "errcode", "endpoint": "business", "errcode": 40001, "calls": 1_000_000}
+    stage.tell_wechat("knobs", json.dumps({"faults": [fault]}).encode())
+    time.sleep(TROUBLE)
+    stage.tell_wechat("knobs", json.dumps({"clear_faults": True}).encode())
+    after = stage.counts()
+    refused, reads, looks = router.refused - refused, trial.hub.token_calls - reads, trial.looks() - looks
+    fetches = after["classic_fetches"] - before["classic_fetches"]
+    outcome = outlived(client, router)
+
+    told = f"refused {refused} times in {TROUBLE} s: {reads} reads, {fetches} fetches, {looks} looks; {outcome}"
+    expect(refused > 0, f"WeChat refused nothing; {told}")
+    expect(fetches <= 2 and looks <= 12, told)
+    return told
+
+
+def outlived(client, router):
+    """What became of a client while WeChat refused everything: it goes on well, or it is no more."""
+    time.sleep(8)  # for a token that is in use, and for a call that tries it again and again
+    if client.child.poll() is not None:
+        return "the client died of it"
+    seen, refused = router.calls, router.refused
+    time.sleep(2)
+    expect(router.calls > seen and router.refused == refused, "it does not get well again")
+    _, failed = ended(client)
+    return f"{failed} failed calls, then well again"
+
+
+def workers_survive_a_foreign_fetch(trial):
+    """Somebody else fetches twice, which ends our token at once, while many processes of one program use it."""
+    stage, router = trial.stage, trial.stage.router
+    workers = [trial.start() for _ in range(WORKERS)]
+    until(lambda: router.calls >= WORKERS * 10, "calls")
+    before, looks, generation = stage.counts(), trial.looks(), trial.generation()
+    for _ in range(2):
+        stage.tell_wechat("foreign_fetch?pool=classic")
+    begin = time.monotonic()
+    until(lambda: trial.generation() > generation, "another token", 15)
+    cured, fetches = time.monotonic() - begin, stage.counts()["classic_fetches"] - before["classic_fetches"]
+    time.sleep(15 - cured)
+    refused, calls = router.refused, router.calls
+    time.sleep(15)
+    late, calls = router.refused - refused, router.calls - calls
+    looks, reads = trial.looks() - looks, trial.hub.token_calls
+    failed = sum(ended(worker)[1] for worker in workers)
+
+    told = (
+        f"{WORKERS} processes: a token after {cured:.1f} s and {fetches} fetches; {refused} calls refused, {failed} failed, "
+        f"in the 15 s after the first 15 s {late} of {calls}; {looks} looks, {reads} reads in all"
+    )
+    expect(fetches <= 2 and late == 0 and calls > 15 * WORKERS, told)
+    return told
+
+
+def on_a_stage(sdk, command, *trials):
+    with Stage(sdk=sdk.margin) as stage:
+        trial = Trial(stage, sdk, command)
+        return [attempt(trial) for attempt in trials]
+
+
+def main():
+    os.environ.setdefault("WXTOKEND_LOG", "error")
+    names = sys.argv[1:] or list(SDKS)
+    unknown = [name for name in names if name not in SDKS]
+    if unknown:
+        sys.exit(f"there is no {', '.join(unknown)}; there are {', '.join(SDKS)}")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    commands = {name: SDKS[name].command() for name in names}
+    passed = failed = 0
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        alone = [does_not_notice_rotations, runs_in_no_circles]
+        jobs = {pool.submit(on_a_stage, SDKS[name], commands[name], *alone): name for name in names}
+        if "wechatpy" in names:
+            crowd = pool.submit(on_a_stage, SDKS["wechatpy"], commands["wechatpy"], workers_survive_a_foreign_fetch)
+            jobs[crowd] = "wechatpy"
+        for job in concurrent.futures.as_completed(jobs):
+            name = jobs[job]
+            try:
+                for told in job.result():
+                    print(f"{name:16} {told}", flush=True)
+                passed += 1
+            except (Failed, OSError, subprocess.TimeoutExpired) as error:
+                print(f"{name:16} FAILED: {error}", flush=True)
+                failed += 1
+    print(f"\n{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failed as error:
+        sys.exit(f"error: {error}")
