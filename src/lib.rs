@@ -3,8 +3,9 @@
 //! # The idea
 //!
 //! One task owns every token: the [`refresher`] in a server, the [`mirror`] in a sidecar. It writes
-//! through the one [`tokens::Publisher`]; everybody else reads through [`tokens::Tokens`], from memory. Every decision is made in [`domain`],
-//! in functions that are told the time and the dice; the rest carries decisions out.
+//! through the one [`tokens::Publisher`]; everybody else reads through [`tokens::Tokens`], from
+//! memory. Every decision is made in [`domain`], in functions that are told the time and the dice; the
+//! rest carries decisions out.
 //!
 //! ```text
 //!    WeChat ── upstream/ ──┐                                 ┌── grpc/ ── programs, sidecars

@@ -284,6 +284,13 @@ impl Health {
 
 impl Check {
     fn run(self) -> Result<(), Failure> {
+        if config::Agent::is_meant(&self.config) {
+            let config = config::Agent::load(&self.config);
+            let config = config.map_err(|wrong| Failure::configuration(&wrong))?;
+            let (apps, outputs) = (config.apps.len(), config.outputs.len());
+            let file = self.config.display();
+            return print::line(&format!("{file}: fine, {apps} app(s), {outputs} output(s)"));
+        }
         let config = load(&self.config)?;
         for warning in config.warnings() {
             eprintln!("warning: {warning}");

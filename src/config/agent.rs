@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,10 +14,11 @@ use super::{
     load,
     names::appid,
     parse,
+    places::Report,
     raw::{self, Listeners},
     secrets::source,
     section::Section,
-    tree::Value,
+    tree::{self, Value},
     values::{Outcome, choice, duration, file, text},
 };
 use crate::domain::AppName;
@@ -111,6 +113,12 @@ pub enum Notice {
 }
 
 impl Agent {
+    /// Whether the file at `path` is meant for a sidecar: it has a table `[agent]`.
+    pub fn is_meant(path: &Path) -> bool {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        tree::read(&text, &Report::default()).contains_key("agent")
+    }
+
     /// Reads a file and lays the environment's `WXTOKEND__…` over it.
     pub fn load(path: &Path) -> Result<Self, Problems> {
         load(path, agent)
