@@ -11,6 +11,7 @@ mod bare;
 mod desk;
 mod looks;
 mod refusal;
+mod reply;
 mod versioned;
 mod wechat;
 

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{StatusCode, header},
+    response::Response,
 };
 use serde_json::json;
 use tracing::debug;
 
+use super::reply;
 use crate::{domain::access::Stranger, tokens::NoToken};
 
 /// WeChat's numbers.
@@ -123,12 +123,11 @@ impl Refusal {
         let rid = format!("{:08x}", fastrand::u32(..));
         debug!(rid, errcode = self.errcode, reason = self.reason, "refused");
         let errmsg = format!("{} rid: {rid}", self.reason);
-        let body = Json(json!({ "errcode": self.errcode, "errmsg": errmsg }));
-        let mut response = (self.status, body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let told = json!({ "errcode": self.errcode, "errmsg": errmsg });
+        let mut response = reply::json(self.status, &told);
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response

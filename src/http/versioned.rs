@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -20,7 +20,7 @@ use axum::{
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ask::bearer, desk::Desk, refusal::Refusal};
+use super::{ask::bearer, desk::Desk, refusal::Refusal, reply};
 use crate::{
     domain::{AppName, Generation, Secret, access::Peer},
     telemetry::Page,
@@ -201,10 +201,9 @@ fn shown(name: &str, issued: &Issued, outcome: Option<Outcome>) -> Response {
             Outcome::StillValid => "OUTCOME_STILL_VALID",
         }),
     };
-    let mut response = Json(told).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::ETAG, etag(token.generation));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = reply::json(StatusCode::OK, &told);
+    let tag = etag(token.generation);
+    response.headers_mut().insert(header::ETAG, tag);
     response
 }
 

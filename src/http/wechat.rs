@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, header},
-    response::{IntoResponse, Response},
+    http::{Method, StatusCode},
+    response::Response,
     routing::any,
 };
 use serde_json::json;
@@ -16,6 +16,7 @@ use super::{
     ask::Ask,
     desk::{Desk, Loan},
     refusal::Refusal,
+    reply,
 };
 use crate::{domain::access::Peer, telemetry::Page};
 
@@ -59,11 +60,6 @@ async fn token(desk: &Desk, peer: Peer, request: Request) -> Result<Loan, Refusa
 
 fn shown(loan: &Loan) -> Response {
     let token = loan.issued.token.value.expose();
-    let body = json!({ "access_token": token, "expires_in": loan.expires_in });
-    let mut response = Json(body).into_response();
-    let no_store = HeaderValue::from_static("no-store");
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, no_store);
-    response
+    let told = json!({ "access_token": token, "expires_in": loan.expires_in });
+    reply::json(StatusCode::OK, &told)
 }

@@ -107,28 +107,7 @@ impl Running {
     }
 
     pub(crate) fn alive(&self, generation: u64, life: Duration) -> View {
-        let now = self.tokens.now();
-        let token = Token {
-            value: Secret::new(format!("token-{generation}")),
-            generation: Generation(generation),
-            asked_at: now.boot,
-            expires_at: now.boot + life,
-            issue_time: now.wall,
-            expire_time: now.wall + life,
-        };
-        let current = Current {
-            published_at: now.boot,
-            keep_at_most: None,
-            token: Arc::new(token),
-            keep_until: now.boot + life / 2,
-            previous_expires_at: Some(now.boot + Duration::from_mins(5)),
-            dead: false,
-        };
-        View {
-            current: Some(current),
-            settled: true,
-            ..View::default()
-        }
+        alive(&self.tokens, generation, life)
     }
 
     /// Ends it as the program does: no owner, no stream.
@@ -136,6 +115,32 @@ impl Running {
         self.publisher.drain();
         self.stop.cancel();
         within(self.serving, "the server ends").await.unwrap();
+    }
+}
+
+/// A view of a token called `token-GENERATION` that lives so long, and may be kept for half of that.
+pub(crate) fn alive(tokens: &Tokens, generation: u64, life: Duration) -> View {
+    let now = tokens.now();
+    let token = Token {
+        value: Secret::new(format!("token-{generation}")),
+        generation: Generation(generation),
+        asked_at: now.boot,
+        expires_at: now.boot + life,
+        issue_time: now.wall,
+        expire_time: now.wall + life,
+    };
+    let current = Current {
+        published_at: now.boot,
+        keep_at_most: None,
+        token: Arc::new(token),
+        keep_until: now.boot + life / 2,
+        previous_expires_at: Some(now.boot + Duration::from_mins(5)),
+        dead: false,
+    };
+    View {
+        current: Some(current),
+        settled: true,
+        ..View::default()
     }
 }
 

@@ -18,15 +18,15 @@ use wxtokend::{
     clock::Clock,
     config::{self, Listen},
     domain::{
-        Generation, Secret, Token,
+        Secret,
         access::{Access, Consumer, Grant, Right},
     },
     http::Server,
     telemetry::Metrics,
-    tokens::{self, Current, Publisher, Tokens, View},
+    tokens::{self, Publisher, Tokens},
 };
 
-use crate::served::{app, within};
+use crate::served::{alive, app, within};
 
 const OVERLAP: Duration = Duration::from_mins(5);
 
@@ -71,28 +71,7 @@ impl Site {
 
     /// A token of `name` called `token-GENERATION`, to be kept for half of its life.
     fn publish(&self, name: &str, generation: u64, life: Duration) {
-        let now = self.tokens.now();
-        let token = Token {
-            value: Secret::new(format!("token-{generation}")),
-            generation: Generation(generation),
-            asked_at: now.boot,
-            expires_at: now.boot + life,
-            issue_time: now.wall,
-            expire_time: now.wall + life,
-        };
-        let current = Current {
-            published_at: now.boot,
-            keep_at_most: None,
-            token: Arc::new(token),
-            keep_until: now.boot + life / 2,
-            previous_expires_at: None,
-            dead: false,
-        };
-        let view = View {
-            current: Some(current),
-            settled: true,
-            ..View::default()
-        };
+        let view = alive(&self.tokens, generation, life);
         self.publisher.publish(&app(name), view);
     }
 

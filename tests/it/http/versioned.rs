@@ -37,6 +37,7 @@ async fn it_tells_what_grpc_tells() {
         "generation",
         "issue_time",
         "keep_for",
+        "previous_expire_time",
         "time_to_live",
     ];
     assert_eq!(names, expected);
