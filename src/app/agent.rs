@@ -27,7 +27,9 @@ const ONCE: Duration = Duration::from_mins(1);
 /// # Errors
 ///
 /// If it cannot start, or if its owner ends before it was told to.
-pub async fn accompany(config: config::Agent, program: Option<Program>) -> anyhow::Result<u8> {
+pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> anyhow::Result<u8> {
+    let wanted = config.grpc.max_connections;
+    config.grpc.max_connections = Http::leaves(config.http.as_ref(), wanted);
     let mut signals = Signals::new()?;
     let (mirror, tokens) = mirror(&config);
     let metrics = Metrics::new();

@@ -11,6 +11,7 @@ use crate::{
     config,
     domain::{AppName, access::Access},
     http::Server,
+    listener::{room_beside, room_for_http},
     telemetry::Metrics,
     tokens::Tokens,
 };
@@ -36,6 +37,16 @@ impl Http {
         };
         let server = Server::bind(settings, tokens, access, overlaps, metrics, STOP).await;
         server.context(CANNOT).map(Some).map(Self)
+    }
+
+    /// How many connections of gRPC there is room for beside it, of as many as are `wanted`.
+    pub(super) fn leaves(settings: Option<&config::Http>, wanted: usize) -> usize {
+        let here = settings.map_or(0, |http| room_for_http(http.max_connections));
+        if here == 0 {
+            wanted
+        } else {
+            room_beside(here, wanted)
+        }
     }
 
     /// Says where it is.

@@ -92,9 +92,11 @@ pub fn wall_time() -> SystemTime {
 }
 
 async fn serve_until_stopped(
-    config: Config,
+    mut config: Config,
     when_ready: impl FnOnce(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let wanted = config.grpc.max_connections;
+    config.grpc.max_connections = Http::leaves(config.http.as_ref(), wanted);
     let mut signals = Signals::new()?;
     let clock = Clock::SYSTEM;
     let store = store::open(&config.store, clock).context("cannot use the store")?;

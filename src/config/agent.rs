@@ -140,7 +140,15 @@ fn agent(root: &Section<'_>) -> Agent {
     }
     let Listeners { grpc, http, admin } = raw::listeners(root);
     let (servers, key, apps) = root.table("agent", of_agent);
-    let outputs = root.tables("output", |table| output(table, &apps));
+    let mut paths = BTreeSet::new();
+    let outputs = root.tables("output", |table| {
+        let output = output(table, &apps);
+        let file = output.as_ref().and_then(|output| output.file.as_ref());
+        if file.is_some_and(|file| !paths.insert(file.path.clone())) {
+            table.wrong("path", "is written by another output already");
+        }
+        output
+    });
     Agent {
         servers,
         key: key.map(Arc::new),

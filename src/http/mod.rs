@@ -25,7 +25,7 @@ use self::{desk::Desk, refusal::Refusal};
 use crate::{
     config,
     domain::{AppName, access::Access},
-    listener::{BindError, Listener, room},
+    listener::{BindError, Listener, room_for_http},
     telemetry::Metrics,
     tokens::Tokens,
     web::{Host, Limits},
@@ -54,7 +54,7 @@ impl Server {
     ) -> Result<Self, BindError> {
         let listener = Listener::bind(&settings.listen).await?;
         let limits = Limits {
-            places: room(settings.max_connections),
+            places: room_for_http(settings.max_connections),
             patience: PATIENCE,
             grace,
         };

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 pub use self::{
     lobby::Lobby,
-    room::{room, room_for_probes},
+    room::{room, room_beside, room_for_http, room_for_probes},
 };
 use crate::{config::Listen, domain::access::Peer};
 

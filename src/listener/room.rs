@@ -19,10 +19,20 @@ const PROBES: u64 = 4;
 /// How many of the `wanted` connections there is room for. Raises the soft limit of open files as far
 /// as it may: it is low only for the sake of programs that use `select`.
 pub fn room(wanted: usize) -> usize {
-    let limit = open_files();
-    let room = within(limit, wanted);
+    room_beside(0, wanted)
+}
+
+/// How many of the `wanted` connections of HTTP there is room for: they come and go, so a quarter of what
+/// there is will do.
+pub fn room_for_http(wanted: usize) -> usize {
+    quarter_within(open_files(), wanted)
+}
+
+/// How many of the `wanted` connections there is room for when so many others may be there.
+pub fn room_beside(others: usize, wanted: usize) -> usize {
+    let open_files = open_files();
+    let room = left_within(open_files, others, wanted);
     if room < wanted {
-        let open_files = limit;
         warn!(
             room,
             wanted, open_files, "the limit of open files leaves room for fewer connections"
@@ -61,6 +71,16 @@ fn within(limit: Option<u64>, wanted: usize) -> usize {
     wanted.min(usize::try_from(room).unwrap_or(usize::MAX))
 }
 
+fn quarter_within(limit: Option<u64>, wanted: usize) -> usize {
+    let quarter = |limit: u64| usize::try_from(limit / 4).unwrap_or(usize::MAX);
+    limit.map_or(wanted, |limit| wanted.min(quarter(limit)).max(1))
+}
+
+fn left_within(limit: Option<u64>, others: usize, wanted: usize) -> usize {
+    let all = within(limit, usize::MAX);
+    wanted.min(all.saturating_sub(others))
+}
+
 fn probes_within(limit: Option<u64>, wanted: usize) -> usize {
     let Some(limit) = limit else {
         return wanted;
@@ -90,6 +110,21 @@ mod tests {
         ];
         for (limit, wanted, room) in table {
             assert_eq!(within(limit, wanted), room, "{limit:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn two_listeners_share_what_there_is() {
+        // (limit of open files, room for HTTP, room for gRPC)
+        let table = [
+            (None, 1000, 20_000),
+            (Some(20_000), 1000, 18_840),
+            (Some(1024), 256, 608),
+            (Some(64), 16, 16),
+        ];
+        for (limit, http, grpc) in table {
+            assert_eq!(quarter_within(limit, 1000), http, "{limit:?}");
+            assert_eq!(left_within(limit, http, 20_000), grpc, "{limit:?}");
         }
     }
 

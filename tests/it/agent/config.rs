@@ -64,7 +64,7 @@ fn everything_that_can_be_set_is_understood() {
 
 /// Files and what is told of them. `AGENT` stands for a good first table, `FILE` for an output that is a
 /// file.
-const BAD: [(&str, &str); 23] = [
+const BAD: [(&str, &str); 24] = [
     (
         "",
         "`agent` needs `servers`, a list like `[\"http://wxtokend:50051\"]`",
@@ -140,6 +140,10 @@ const BAD: [(&str, &str); 23] = [
     (
         "FILEcommand = ['x']\nsignal = 'HUP'\npid_file = 'x'",
         "write two outputs",
+    ),
+    (
+        "FILE[[output]]\napp = 'shop'\nkind = 'file'\npath = 'x'",
+        "`output[1].path` is written by another output already",
     ),
     ("FILEcomand = ['x']", "is unknown, did you mean `command`?"),
 ];
