@@ -95,12 +95,13 @@ async fn workers_go_on_through_a_foreign_fetch_and_cause_one_fetch() {
         wechat.foreign_fetch("c", Pool::Classic);
     }
     for (refused, asked) in workers.join_all().await {
-        // The token is young, so it takes some seconds until it is judged.
+        // The token is young, so it takes some seconds until it is judged; and who asks again within a
+        // second is believed the twentieth time at the latest.
         assert!(
-            (1..10).contains(&refused),
+            (1..30).contains(&refused),
             "a call was refused {refused} times"
         );
-        assert!(asked < 12, "asked {asked} times");
+        assert!(asked < 40, "asked {asked} times");
     }
     let fetches = wechat.counts("c").fetches();
     assert_eq!(
