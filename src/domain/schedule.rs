@@ -80,7 +80,7 @@ impl Policy {
     /// How long WeChat's servers may disagree about a token: a younger one is not judged, and a look
     /// that succeeded is believed for as long.
     pub fn settle(&self) -> Duration {
-        self.overlap.min(Duration::from_secs(10))
+        settle(self.overlap)
     }
 
     /// How long a caller may go on with a token that is replaced now: the overlap, less a margin for
@@ -137,6 +137,11 @@ fn until_next_minute(now: SystemTime) -> Duration {
     let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
     let secs = since_epoch.map_or(0, |d| d.as_secs());
     Duration::from_secs(60 - secs % 60)
+}
+
+/// See [`Policy::settle`].
+pub fn settle(overlap: Duration) -> Duration {
+    overlap.min(Duration::from_secs(10))
 }
 
 #[cfg(test)]

@@ -205,8 +205,15 @@ class Router:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def answer(self):
+                try:
+                    self.pass_on()
+                except ConnectionError:
+                    pass  # the client has lost its patience
+
+            def pass_on(self):
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length)
                 is_token = urllib.parse.urlsplit(self.path).path in TOKEN_PATHS

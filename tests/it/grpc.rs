@@ -108,11 +108,11 @@ async fn a_token_is_described_completely() {
     assert_eq!(token.app_id, "wx1", "the name the caller asked with");
     assert_eq!((&*token.access_token, token.generation), ("token-7", 7));
     let (issued, expires) = (token.issue_time.unwrap(), token.expire_time.unwrap());
-    assert_eq!(expires.seconds - issued.seconds, 7200);
+    assert_eq!(expires.seconds - issued.seconds, 7260);
     assert!((7190..=7200).contains(&token.time_to_live.unwrap().seconds));
     assert!((3590..=3600).contains(&token.keep_for.unwrap().seconds));
     let previous = token.previous_expire_time.unwrap();
-    assert!((299..=301).contains(&(previous.seconds - issued.seconds)));
+    assert!((359..=361).contains(&(previous.seconds - issued.seconds)));
 }
 
 #[tokio::test]

@@ -118,15 +118,16 @@ impl Running {
     }
 }
 
-/// A view of a token called `token-GENERATION` that lives so long, and may be kept for half of that.
+/// A view of a token called `token-GENERATION`, a minute old, that lives so long from now on, and may be
+/// kept for half of that.
 pub(crate) fn alive(tokens: &Tokens, generation: u64, life: Duration) -> View {
-    let now = tokens.now();
+    let (now, minute) = (tokens.now(), Duration::from_mins(1));
     let token = Token {
         value: Secret::new(format!("token-{generation}")),
         generation: Generation(generation),
-        asked_at: now.boot,
+        asked_at: now.boot - minute,
         expires_at: now.boot + life,
-        issue_time: now.wall,
+        issue_time: now.wall - minute,
         expire_time: now.wall + life,
     };
     let current = Current {

@@ -15,4 +15,7 @@ const app = new OfficialAccount({
 // recipe ends
 
 const client = app.getClient();
-busy(() => client.get('cgi-bin/getcallbackip'));
+busy(async () => {
+  const reply = await client.get('cgi-bin/getcallbackip');
+  if (reply.toObject().errcode) throw new Error('refused'); // it throws for a bad HTTP status only
+});

@@ -4,9 +4,7 @@ use std::{env, error::Error, io, sync::Arc, thread, time::Duration};
 
 use http::Request;
 use serde_json::Value;
-use wechat_minapp::client::{
-    MemoryTokenStorage, ReqwestHttpClient, StableToken, WechatMinapp,
-};
+use wechat_minapp::client::{MemoryTokenStorage, ReqwestHttpClient, StableToken, WechatMinapp};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -27,7 +25,10 @@ async fn call(sdk: &WechatMinapp, wechat: &str) -> Result<()> {
         "{wechat}/cgi-bin/getcallbackip?access_token={}",
         sdk.token().await?
     );
-    let reply = sdk.client.execute(Request::get(url).body(Vec::new())?).await?;
+    let reply = sdk
+        .client
+        .execute(Request::get(url).body(Vec::new())?)
+        .await?;
     let reply: Value = serde_json::from_slice(reply.body())?;
     match reply.get("errcode") {
         Some(errcode) => Err(format!("WeChat says {errcode}").into()),
