@@ -113,7 +113,7 @@ fn home(base_url: &str, more: &str, format: &str) -> Home {
     home.write("wrong-key", "CANARY-wrong-key");
     let key = home.path("orders").display().to_string();
     home.and(&format!(
-        "[admin]\nlisten = '127.0.0.1:0'\n[log]\nformat = '{format}'\n[[consumer]]\nname = 'orders'\nkey_file = '{key}'\napps = ['*']\n\
+        "[http]\nlisten = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n[log]\nformat = '{format}'\n[[consumer]]\nname = 'orders'\nkey_file = '{key}'\napps = ['*']\n\
          rights = ['read', 'refresh', 'admin']\n"
     ))
 }
@@ -235,11 +235,83 @@ async fn pages(server: &Server) -> String {
     said
 }
 
+/// What programs are told that ask over HTTP and get no token. Keys and tokens travel in the query there.
+async fn refused_over_http(server: &Server) -> String {
+    let line = server.process.stdout_line("http ").await;
+    let url = line.strip_prefix("http ").unwrap();
+    let ask = "grant_type=client_credential&appid=wx-stable";
+    let mut said = String::new();
+    for (method, target, body) in [
+        ("GET", format!("/cgi-bin/token?{ask}&secret={KEY}"), ""),
+        (
+            "GET",
+            format!("/cgi-bin/token?{ask}&secret=CANARY-wrong-key"),
+            "",
+        ),
+        (
+            "POST",
+            "/cgi-bin/stable_token".into(),
+            "{\"secret\":\"CANARY\"",
+        ),
+        (
+            "POST",
+            "/cgi-bin/stable_token".into(),
+            "{\"grant_type\":\"CANARY\",\"secret\":\"CANARY-key-of-orders\"}",
+        ),
+        (
+            "GET",
+            format!("/get_access_token?secret={KEY}&appid=wx-CANARY"),
+            "",
+        ),
+        ("GET", format!("/v1/apps/CANARY/token?secret={KEY}"), ""),
+        (
+            "GET",
+            format!("/v1/apps/stable/token?secret={KEY}&stale=CANARY-98_made-up"),
+            "",
+        ),
+        (
+            "GET",
+            format!("/v1/apps/stable/token?secret={KEY}&wait=CANARY"),
+            "",
+        ),
+        ("GET", "/CANARY?secret=CANARY".into(), ""),
+    ] {
+        let (_, answer) = http(url, method, &target, body).await;
+        if answer.contains("errcode") {
+            said += &answer;
+        }
+    }
+    assert!(said.contains("40125") && said.contains("40066"), "{said}");
+    said
+}
+
+/// A sidecar of the server, which tells a command of each token.
+fn sidecar(home: &Home, server: &Server) -> Process {
+    let key = home.path("orders").display().to_string();
+    let file = home.path("shown").display().to_string();
+    home.write(
+        "agent.toml",
+        &format!(
+            "[agent]\nservers = ['{}']\nkey_file = '{key}'\napps = ['stable', 'classic', 'nothing']\n\
+             [grpc]\nlisten = '127.0.0.1:0'\n[[output]]\napp = 'stable'\nkind = 'file'\npath = '{file}'\n\
+             command = ['false', 'CANARY']\n[[output]]\napp = 'classic'\nkind = 'file'\npath = '/nowhere/x'\n",
+            server.url
+        ),
+    );
+    let config = home.path("agent.toml").display().to_string();
+    let level = (
+        "WXTOKEND_LOG".to_owned(),
+        "trace,h2=trace,hyper=trace,tonic=trace".to_owned(),
+    );
+    Process::start(&["agent", "--config", &config], &[level])
+}
+
 /// Everything that a server and its clients said in a chaotic life.
 async fn said_in_chaos(home: Home) -> String {
     let server = home.serve().await;
     let end = Instant::now() + CHAOS;
     let mut said = commands(&home, &server).await;
+    let sidecar = sidecar(&home, &server);
     while Instant::now() < end {
         let mut callers = JoinSet::new();
         for _ in 0..4 {
@@ -250,9 +322,15 @@ async fn said_in_chaos(home: Home) -> String {
             said += &told.unwrap();
         }
         said += &pages(&server).await;
+        said += &refused_over_http(&server).await;
         server.process.signal("HUP").await;
         sleep(Duration::from_millis(100)).await;
     }
+    sidecar.signal("TERM").await;
+    let ended = sidecar.end().await;
+    let lost = "no server can be followed";
+    assert!(ended.stderr.contains(lost), "{}", ended.stderr);
+    said += &ended.stderr;
     server.process.signal("TERM").await;
     let ended = server.process.end().await;
     assert_eq!(ended.code(), 0, "{ended:?}");
@@ -282,6 +360,7 @@ async fn nothing_is_leaked_while_wechat_plays_every_trick() {
     let tokens: Vec<String> = APPS.iter().flat_map(|app| wechat.tokens(app)).collect();
     assert!(tokens.len() > 4, "{}", tokens.len());
     for said in [text, json] {
+        assert!(said.contains("an output failed"), "{said}");
         assert_eq!(leak(&said, &tokens), None);
     }
 }
