@@ -3,18 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::{select, sync::watch, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Admin, Http, STOP, announce, signals::Signals, wait};
+use super::{Admin, Http, STOP, announce, signals::Signals, told_to_stop, wait};
 pub use crate::output::Program;
 use crate::{
     clock::Clock,
-    config::{self, Output},
+    config,
     domain::{AppName, Policy, access::Access},
     grpc,
     mirror::Mirror,
-    output,
+    output::{self, OutputError},
     telemetry::Metrics,
     tokens::{self, Tokens},
 };
@@ -63,21 +63,36 @@ pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> a
     let server = tokio::spawn(async move {
         tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
     });
-    let over = CancellationToken::new();
-    let program = program.map(|program| {
-        let (running, over) = (program.run(tokens, stop.clone()), over.clone().drop_guard());
-        tokio::spawn(async move {
-            let _over = over;
-            running.await
-        })
-    });
-    let ended = wait(&mut signals, || {}, over.cancelled(), owner, server, stop).await;
-    let code = match program {
-        Some(program) => program.await.context("the program is lost")??,
-        None => 0,
-    };
+    let program = tokio::spawn(ended(program, tokens, stop.clone()));
+    let mut program = AbortOnDropHandle::new(program);
+    let mut code = None;
+    let over = async { code = Some((&mut program).await) };
+    let stopped = wait(&mut signals, || {}, over, owner, server, stop).await;
+    if code.is_none() {
+        code = select! {
+            biased;
+            code = program => Some(code),
+            // It is killed when nobody waits for it any more.
+            _ = told_to_stop(&mut signals) => None,
+        };
+    }
     admin.end().await;
-    ended.map(|()| code)
+    stopped?;
+    let code = code.map(|code| code.context("the program is lost"));
+    Ok(code.transpose()?.transpose()?.unwrap_or(0))
+}
+
+/// The exit code of `program`. Without one, for ever until `stop`.
+async fn ended(
+    program: Option<Program>,
+    tokens: Tokens,
+    stop: CancellationToken,
+) -> Result<u8, OutputError> {
+    let Some(program) = program else {
+        stop.cancelled().await;
+        return Ok(0);
+    };
+    program.run(tokens, stop).await
 }
 
 fn overlaps(config: &config::Agent) -> BTreeMap<AppName, Duration> {
@@ -90,26 +105,18 @@ fn overlaps(config: &config::Agent) -> BTreeMap<AppName, Duration> {
 ///
 /// # Errors
 ///
-/// If there is no token for one of them, or if it fails.
+/// If that takes more than a minute, because there is no token or because an output fails.
 pub async fn accompany_once(config: config::Agent) -> anyhow::Result<()> {
     let (mirror, tokens) = mirror(&config);
-    let stop = CancellationToken::new();
-    let _owner = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(mirror.run(stop)));
+    let owner = tokio::spawn(mirror.run(CancellationToken::new()));
+    let _owner = AbortOnDropHandle::new(owner);
     let all = async {
-        for output in config.outputs {
-            done(&Arc::new(output), &tokens).await;
+        for output in &config.outputs {
+            output::once(output, &tokens).await;
         }
     };
-    let done = tokio::time::timeout(ONCE, all).await;
+    let done = timeout(ONCE, all).await;
     done.context("not every output could be done in a minute")
-}
-
-/// Until it has been done. What goes wrong is logged.
-async fn done(output: &Arc<Output>, tokens: &Tokens) {
-    while let Err(error) = output::once(output, tokens).await {
-        tracing::warn!(app = %output.app, %error, "an output failed, trying again");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
 }
 
 fn mirror(config: &config::Agent) -> (Mirror, Tokens) {

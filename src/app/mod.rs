@@ -163,31 +163,33 @@ async fn wait(
             },
             ended = &mut owner => {
                 stop.cancel();
-                ended.context("the refresher crashed")?;
-                bail!("the refresher ended before it was told to");
+                ended.context("the owner of the tokens crashed")?;
+                bail!("the owner of the tokens ended before it was told to");
             }
         }
     }
     stop.cancel();
     let all = async {
-        owner.await.context("the refresher crashed")?;
+        owner.await.context("the owner of the tokens crashed")?;
         server.await.context("the server crashed")
-    };
-    let again = async {
-        loop {
-            if let Wish::Stop(name) = signals.next().await {
-                break name;
-            }
-        }
     };
     tokio::select! {
         // A time-out is no failure: what was left is cut.
         ended = timeout(STOP + CUT, all) => ended.unwrap_or(Ok(()))?,
         // As its operator wishes, so it is no failure; the note on disk knows of a fetch under way.
-        signal = again => warn!(signal, "told to stop again: ending at once"),
+        signal = told_to_stop(signals) => warn!(signal, "told to stop again: ending at once"),
     }
     info!("stopped");
     Ok(())
+}
+
+/// Until a signal says stop, and which one.
+async fn told_to_stop(signals: &mut Signals) -> &'static str {
+    loop {
+        if let Wish::Stop(name) = signals.next().await {
+            return name;
+        }
+    }
 }
 
 fn managed(apps: Vec<config::App>, settings: &config::Upstream) -> anyhow::Result<Vec<Managed>> {

@@ -75,7 +75,7 @@ pub struct Output {
 }
 
 /// A file that holds a token.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenFile {
     /// Where it is. It is replaced as a whole.
     pub path: PathBuf,
@@ -88,7 +88,7 @@ pub struct TokenFile {
 }
 
 /// What is in a file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The token and nothing else.
     Token,

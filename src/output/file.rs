@@ -6,7 +6,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use tokio::task::spawn_blocking;
@@ -19,19 +18,15 @@ use crate::{
 };
 
 /// Writes the file of `output`, if it has one.
-pub(super) async fn write(output: &Arc<Output>, issued: &Issued) -> Result<(), OutputError> {
-    let Some(file) = &output.file else {
+pub(super) async fn write(output: &Output, issued: &Issued) -> Result<(), OutputError> {
+    let Some(file) = output.file.clone() else {
         return Ok(());
     };
     let text = Zeroizing::new(text::of(&file.format, &output.app, issued));
     let path = file.path.display().to_string();
-    let output = Arc::clone(output);
-    let written = spawn_blocking(move || output.file.as_ref().map(|file| replace(file, &text)));
-    let written = written.await.map_err(io::Error::other);
-    match written {
-        Ok(Some(Ok(())) | None) => Ok(()),
-        Ok(Some(Err(error))) | Err(error) => Err(OutputError::File { path, error }),
-    }
+    let written = spawn_blocking(move || replace(&file, &text)).await;
+    let written = written.map_err(io::Error::other).flatten();
+    written.map_err(|error| OutputError::File { path, error })
 }
 
 fn replace(file: &TokenFile, text: &str) -> io::Result<()> {

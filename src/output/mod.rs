@@ -8,7 +8,7 @@ mod notice;
 mod program;
 mod text;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ pub use self::program::Program;
 use crate::{
     config::Output,
     domain::Generation,
-    tokens::{Issued, NoToken, Tokens},
+    tokens::{NoToken, Tokens},
 };
 
 /// The first pause after a failure; it doubles up to the longest.
@@ -61,46 +61,44 @@ pub enum OutputError {
 
 /// Does what `output` says with each token, until there are no tokens any more.
 pub async fn serve(output: Output, tokens: Tokens) {
-    let output = Arc::new(output);
     let Ok(mut changes) = tokens.watch(&output.app) else {
         return;
     };
     let mut done = Generation::default();
-    let mut pause = FIRST_PAUSE;
     loop {
         changes.mark_unchanged();
-        match tokens.current(&output.app, Duration::ZERO).await {
-            Ok(issued) if issued.token.generation > done => match act(&output, &issued).await {
-                Ok(()) => {
-                    done = issued.token.generation;
-                    pause = FIRST_PAUSE;
-                    info!(app = %output.app, generation = done.0, "output done");
-                    continue;
-                }
-                Err(error) => {
-                    warn!(app = %output.app, %error, "an output failed, trying again");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    continue;
-                }
-            },
-            // What was done last stays there: it may work longer than anybody knows.
-            Ok(_) | Err(_) => {}
-        }
-        if changes.changed().await.is_err() {
+        // Without a token, what was done last stays: it may work longer than anybody knows.
+        if let Ok(issued) = tokens.current(&output.app, Duration::ZERO).await
+            && issued.token.generation > done
+        {
+            done = once(&output, &tokens).await;
+        } else if changes.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Does what `output` says with the token in force, once.
-pub async fn once(output: &Arc<Output>, tokens: &Tokens) -> Result<(), OutputError> {
-    let issued = tokens.current(&output.app, PATIENCE).await?;
-    act(output, &issued).await
+/// Does what `output` says with the token in force, again and again until that succeeds; with which
+/// generation it did.
+pub async fn once(output: &Output, tokens: &Tokens) -> Generation {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match act(output, tokens).await {
+            Ok(generation) => {
+                info!(app = %output.app, generation = generation.0, "output done");
+                return generation;
+            }
+            Err(error) => warn!(app = %output.app, %error, "an output failed, trying again"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 /// The file first, so that whoever is told finds it.
-async fn act(output: &Arc<Output>, issued: &Issued) -> Result<(), OutputError> {
-    file::write(output, issued).await?;
-    notice::give(output, issued).await
+async fn act(output: &Output, tokens: &Tokens) -> Result<Generation, OutputError> {
+    let issued = tokens.current(&output.app, PATIENCE).await?;
+    file::write(output, &issued).await?;
+    notice::give(output, &issued).await?;
+    Ok(issued.token.generation)
 }

@@ -1,6 +1,6 @@
 //! A word to whoever has to know that there is another token: a program that is run, or a signal.
 
-use std::{fs, io::stderr, process::Stdio, sync::Arc};
+use std::{fs, io::stderr, process::Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{process::Command, time::timeout};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Tells whoever `output` names, if it names anybody.
-pub(super) async fn give(output: &Arc<Output>, issued: &Issued) -> Result<(), OutputError> {
+pub(super) async fn give(output: &Output, issued: &Issued) -> Result<(), OutputError> {
     match &output.notice {
         None => Ok(()),
         Some(Notice::Command(words)) => run(words, output, issued).await,

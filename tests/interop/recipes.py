@@ -18,8 +18,9 @@ a fetch of its own, and ten seconds in which WeChat refuses everything, without 
 In the environment of the programs are `WXTOKEND_HTTP` (`http://wxtokend:8080`), `WECHAT_APPID`, `WXTOKEND_KEY` (the key of a `[[consumer]]`, which takes the place of the AppSecret) and `WECHAT_URL`: where the SDK
 makes its other calls, WeChat itself or, for SDKs that know one host for everything, a router.
 
-Say which SDK the consumer uses (`sdk = "…"` in its `[[consumer]]`): wxtokend then adds to a token's lease what that SDK subtracts. The AppSecret is still needed by programs that log users in
-(`jscode2session`, OAuth): WeChat gets it from them directly.
+Say which SDK the consumer uses (`sdk = "…"` in its `[[consumer]]`): wxtokend then adds to a token's lease what that SDK subtracts.
+Programs that log users in (`jscode2session`, OAuth) send WeChat the secret that their SDK is configured with, so they have to keep the AppSecret there, and a consumer's key has no place. They ask a sidecar on their own machine, which
+ignores `secret`: `WXTOKEND_HTTP` is then `http://127.0.0.1:8080` of `wxtokend agent`.
 
 ## A router, for SDKs that know one host
 
