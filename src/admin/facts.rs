@@ -30,7 +30,6 @@ fn of_app(tokens: &Tokens, app: &AppName, now: Now) -> AppFacts {
         budget: view.allowance.left(now.wall),
         failing: view.trouble.is_some(),
         store_failing: view.unsaved.is_some(),
-        // The stores of this version belong to one server each.
-        holder: true,
+        holder: !view.mirrored,
     }
 }

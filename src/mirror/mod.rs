@@ -44,13 +44,17 @@ pub struct Mirror {
 impl Mirror {
     /// One that follows the apps of `settings` at its servers.
     pub fn new(publisher: Publisher, settings: &config::Agent, clock: Clock) -> Self {
-        let views = settings
-            .apps
-            .iter()
-            .map(|app| (app.clone(), View::default()));
+        let nothing = View {
+            mirrored: true,
+            ..View::default()
+        };
+        for app in &settings.apps {
+            publisher.publish(app, nothing.clone());
+        }
+        let views = settings.apps.iter();
         Self {
+            views: views.map(|app| (app.clone(), nothing.clone())).collect(),
             publisher,
-            views: views.collect(),
             servers: Arc::new(Servers::new(settings)),
             clock,
         }

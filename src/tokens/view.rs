@@ -21,6 +21,8 @@ pub struct View {
     pub trouble: Option<Arc<Trouble>>,
     /// When the owner will try again.
     pub retry_at: Option<Moment>,
+    /// It is what a server says: somebody else refreshes the app.
+    pub mirrored: bool,
     /// Whether anything is known at all: a token, or why there is none.
     pub settled: bool,
     /// An outcome is open: WeChat may have made a token that ends this one.

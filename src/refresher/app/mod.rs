@@ -138,6 +138,8 @@ impl App {
             current,
             trouble: slot.trouble().cloned(),
             retry_at: Some(slot.retry_at(now)),
+            // The stores of this version belong to one server each.
+            mirrored: false,
             settled: slot.settled(),
             suspect: slot.suspect(),
             allowance: slot.allowance(),

@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 use wxtokend::sandbox::Settings;
 
-use crate::process::{Home, Process, Server, WeChat, get, token, until};
+use crate::process::{Home, Process, Server, WeChat, get, http, token, until};
 
 struct Stage {
     wechat: WeChat,
@@ -116,7 +116,11 @@ fn read_over_and_over(path: &Path, over: &AtomicBool) -> Vec<String> {
 async fn it_keeps_the_last_token_until_that_dies_and_follows_a_server_that_comes_back() {
     let stage = Stage::new().await;
     let mut server = stage.home.serve().await;
-    let agent = Server::of(stage.agent("")).await;
+    let agent = Server::of(stage.agent("[admin]\nlisten = '127.0.0.1:0'\n")).await;
+    let admin = agent.process.stdout_line("admin ").await;
+    let admin = admin.strip_prefix("admin ").unwrap();
+    let (_, page) = http(admin, "GET", "/metrics", "").await;
+    assert!(page.contains("wxtokend_holder{app=\"c\"} 0"), "{page}");
     let mut client = agent.client().await;
     let held = token(&mut client, "c").await.unwrap();
     server.process.kill().await;
