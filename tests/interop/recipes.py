@@ -1,5 +1,5 @@
-"""Writes SDKS.md: the lines between `recipe begins` and `recipe ends` of the clients that are tested here. With `--check` it only
-looks whether the page is what it would write."""
+"""Writes RECIPES.md from the clients that are tested here: whole files of gRPC clients, and of programs with an SDK the lines between
+`recipe begins` and `recipe ends`. With `--check` it only looks whether the page is what it would write."""
 
 import pathlib
 import re
@@ -7,13 +7,40 @@ import sys
 import textwrap
 
 HERE = pathlib.Path(__file__).resolve().parent
-PAGE = HERE.parents[1] / "SDKS.md"
+PAGE = HERE.parents[1] / "RECIPES.md"
 
 HEAD = """\
-# WeChat's SDKs, with tokens from wxtokend
+# Tokens from wxtokend, in each language and with each SDK
 
-Each recipe is taken from a program in [`tests/interop/sdks`](tests/interop/sdks/) that is run with the unchanged SDK from its public package: several rotations without a refused token and without
-a fetch of its own, and ten seconds in which WeChat refuses everything, without running in circles. `tests/interop/recipes.py` writes this page.
+Each recipe is taken from a program in [`tests/interop`](tests/interop/) that is run against a server. `tests/interop/recipes.py` writes this page.
+
+- [gRPC](#grpc): a client with the newest token at hand, generated from the proto.
+- [WeChat's SDKs](#wechats-sdks): unchanged, with the address of the token call set to wxtokend's.
+- A program that does neither reads a file, or its environment: see the sidecar in the README.
+
+# gRPC
+
+Each of these files holds the newest token of an app: it watches, reconnects by itself, and asks only if there is no news. `.ci/run interop` builds them with their language's own library from public packages, and calls WeChat with what they
+hold, all the time: through rotations, a killed server and a drained one none of the calls is refused; a token that WeChat does refuse is reported and replaced.
+
+The key is that of a `[[consumer]]`. Where there are no consumers, and at a sidecar, there is none: leave `authorization` out.
+Over a unix socket some libraries send its path as the authority, which HTTP/2 forbids: see the README.
+"""
+
+# (title, file, language)
+LANGUAGES = [
+    ("Python", "python/tokens.py", "python"),
+    ("Python, asyncio", "python/tokens_asyncio.py", "python"),
+    ("Go", "go/tokens.go", "go"),
+    ("Java", "java/Tokens.java", "java"),
+    ("Node", "node/tokens.js", "js"),
+    ("C++", "cpp/tokens.h", "cpp"),
+]
+
+SDKS = """\
+# WeChat's SDKs
+
+`.ci/run interop` runs each of them unchanged, from its public package: several rotations without a refused token and without a fetch of its own, and ten seconds in which WeChat refuses everything, without running in circles.
 
 In the environment of the programs are `WXTOKEND_HTTP` (`http://wxtokend:8080`), `WECHAT_APPID`, `WXTOKEND_KEY` (the key of a `[[consumer]]`, which takes the place of the AppSecret) and `WECHAT_URL`: where the SDK
 makes its other calls, WeChat itself or, for SDKs that know one host for everything, a router.
@@ -64,18 +91,26 @@ def recipe(file, number):
     return textwrap.dedent(found[number]).strip("\n")
 
 
+def section(title, folder, file, consumer, language, code):
+    source = f"[`{file}`](tests/interop/{folder}/{file})."
+    return f"## {title}\n\n{source}{consumer}\n\n```{language}\n{code}\n```\n"
+
+
 def page():
     parts = [HEAD]
+    for title, file, language in LANGUAGES:
+        code = (HERE / "languages" / file).read_text().strip("\n")
+        parts.append(section(title, "languages", file, "", language, code))
+    parts.append(SDKS)
     for title, sdk, file, language, number in RECIPES:
         consumer = f" `sdk = \"{sdk}\"`." if sdk else ""
-        source = f"[`{file}`](tests/interop/sdks/{file})."
-        parts.append(f"## {title}\n\n{source}{consumer}\n\n```{language}\n{recipe(file, number)}\n```\n")
+        parts.append(section(title, "sdks", file, consumer, language, recipe(file, number)))
     return "\n".join(parts)
 
 
 if sys.argv[1:] == ["--check"]:
     if PAGE.read_text() != page():
-        sys.exit("error: SDKS.md is not what the tested programs say: run tests/interop/recipes.py")
-    print("SDKS.md holds the tested recipes")
+        sys.exit("error: RECIPES.md is not what the tested programs say: run tests/interop/recipes.py")
+    print("RECIPES.md holds the tested recipes")
 else:
     PAGE.write_text(page())

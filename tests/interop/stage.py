@@ -45,6 +45,11 @@ class Failed(Exception):
     """What was promised did not happen."""
 
 
+def expect(fact, otherwise):
+    if not fact:
+        raise Failed(otherwise)
+
+
 def until(fact, what, seconds=30):
     """Waits for `fact()` to be true, not for ever."""
     end = time.monotonic() + seconds

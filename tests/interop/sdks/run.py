@@ -6,10 +6,8 @@ circles with it. That binary is tried which `WXTOKEND_PROGRAM` names, else the r
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -22,9 +20,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.dont_write_bytecode = True  # the checkout stays as it is
 sys.path.insert(0, str(HERE.parent))
 
-from stage import LIFE, OVERLAP, Failed, Process, Router, Stage, until  # noqa: E402
-
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "wxtokend-ci/interop-sdks"
+from install import installed, libraries, run, unpack  # noqa: E402
+from stage import LIFE, OVERLAP, Failed, Process, Router, Stage, expect, until  # noqa: E402
 
 ROTATIONS = 3
 TROUBLE = 10  # seconds for which WeChat refuses every token
@@ -36,32 +33,6 @@ LARAVEL = ("php-laravel-framework=8.83.26+dfsg-2", "php-guzzlehttp-guzzle=7.4.5-
 
 
 # --- how they are installed ---
-
-
-def run(what, *command, **more):
-    words = [str(word) for word in command]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
-    except FileNotFoundError:
-        raise Failed(f"{what} cannot be installed: there is no `{words[0]}`") from None
-    if done.returncode != 0:
-        raise Failed(f"{what} cannot be installed: `{words[0]}` says\n{(done.stderr or done.stdout)[-2000:]}")
-    return done.stdout
-
-
-@contextlib.contextmanager
-def installed(name, *manifests):
-    """The folder for what these manifests ask for, and whether it is still to be filled. What fails is begun anew."""
-    digest = hashlib.sha256("\0".join(manifests).encode()).hexdigest()[:12]
-    folder = CACHE / f"{name}-{digest}"
-    complete = folder / "complete"
-    missing = not complete.exists()
-    if missing:
-        print(f"installs {name}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    yield folder, missing
-    complete.touch()
 
 
 @functools.cache
@@ -112,10 +83,9 @@ def wxjava():
 
 def laravel(controller):
     packages = debian_packages()
-    folders = [*packages.glob("lib/*-linux-gnu"), *packages.glob("usr/lib/*-linux-gnu")]
-    libraries = ":".join(str(folder) for folder in folders)
     php = [packages / "usr/bin/php8.2", "-n", "-c", packages / "php.ini"]
-    return ["env", f"LD_LIBRARY_PATH={libraries}", *php, HERE / "laravel/client.php", controller]
+    paths = ":".join(str(folder) for folder in libraries(packages))
+    return ["env", f"LD_LIBRARY_PATH={paths}", *php, HERE / "laravel/client.php", controller]
 
 
 @functools.cache
@@ -123,37 +93,9 @@ def debian_packages():
     """PHP and Laravel as Debian 12 has them, unpacked and not installed, whatever the machine has."""
     with installed("laravel", *LARAVEL) as (folder, missing):
         if missing:
-            unpack(folder)
+            unpack("Laravel", folder, LARAVEL, ("php", "lib"))
             write_php_ini(folder)
     return folder
-
-
-def unpack(folder):
-    apt = apt_options(folder / "apt")
-    run("Laravel", "apt-get", *apt, "update")
-    plan = run("Laravel", "apt-get", *apt, "--simulate", "install", *LARAVEL)
-    names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    # Every machine has these, in a version that its dynamic linker fits.
-    names = [name for name in names if name.startswith(("php", "lib")) and name not in ("libc6", "libgcc-s1", "libstdc++6")]
-    run("Laravel", "apt-get", *apt, "download", *names, cwd=folder / "apt")
-    for package in (folder / "apt").glob("*.deb"):
-        run("Laravel", "dpkg-deb", "--extract", package, folder)
-    shutil.rmtree(folder / "apt")
-
-
-def apt_options(folder):
-    """For an apt that knows of nothing installed, and writes into `folder` alone."""
-    (folder / "lists/partial").mkdir(parents=True)
-    (folder / "status").touch()
-    options = {
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::status": folder / "status",
-        "Dir::Cache": folder,
-        "Debug::NoLocking": "1",
-        "APT::Sandbox::User": "root",
-        "APT::Install-Recommends": "0",
-    }
-    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
 
 def write_php_ini(folder):
@@ -237,11 +179,6 @@ def ended(client):
     expect(code == 0, f"the client ended with {code}")
     calls, failed = client.line("calls ").split(" failed ")
     return int(calls), int(failed)
-
-
-def expect(fact, otherwise):
-    if not fact:
-        raise Failed(otherwise)
 
 
 def notices_no_rotations(trial):
