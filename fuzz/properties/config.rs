@@ -1,12 +1,12 @@
 //! What may be believed of a configuration, and what is told about one that is not.
 //!
-//! An input is a file; after a line `# environment` come variables, one `NAME=value` a line.
+//! An input is a file, of a server or of a sidecar; after a line `# environment` come variables, one `NAME=value` a line.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use toml::{Table, Value};
 use wxtokend::{
-    config::{Config, Consumer, Grpc, Http, Place, Problem, Problems, Upstream},
+    config::{Agent, Config, Consumer, Grpc, Http, Notice, Place, Problem, Problems, Upstream},
     domain::{AppName, Policy},
 };
 
@@ -14,6 +14,14 @@ use wxtokend::{
 const CANARY: &str = "quokka";
 
 const FILE: &str = "f.toml";
+
+/// What has no place: what is missing. Of what is nested too deeply the parser does not say where it is.
+const NOWHERE: [&str; 4] = [
+    "no `[[app]]` is configured",
+    "`agent` needs `servers`, a list like `[\"http://wxtokend:50051\"]`",
+    "`agent` needs `apps`, a list of names",
+    "something in it is nested too deeply",
+];
 
 type Variables = Vec<(String, String)>;
 
@@ -25,6 +33,10 @@ pub(crate) fn holds(input: &[u8]) {
     let (text, variables) = split(input);
     match Config::parse(text, FILE, variables.clone()) {
         Ok(config) => is_within_bounds(&config),
+        Err(problems) => are_told(&problems, text, &variables),
+    }
+    match Agent::parse(text, FILE, variables.clone()) {
+        Ok(agent) => sidecar(&agent),
         Err(problems) => are_told(&problems, text, &variables),
     }
     if !input.contains(CANARY) {
@@ -46,15 +58,7 @@ fn are_told(problems: &Problems, text: &str, variables: &Variables) {
     for Problem { place, text: told } in problems.iter() {
         assert!(!told.is_empty());
         match place {
-            // Of what is nested too deeply the parser does not say where it is.
-            Place::File => assert!(
-                [
-                    "no `[[app]]` is configured",
-                    "something in it is nested too deeply"
-                ]
-                .contains(&told.as_str()),
-                "{told}"
-            ),
+            Place::File => assert!(NOWHERE.contains(&told.as_str()), "{told}"),
             Place::At { line, column } => {
                 let written = text.split('\n').nth(line - 1);
                 let written = written.unwrap_or_else(|| panic!("there is no line {line}: {told}"));
@@ -148,6 +152,37 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
+
+fn sidecar(agent: &Agent) {
+    grpc(&agent.grpc);
+    agent.http.iter().for_each(http);
+    assert!(!agent.servers.is_empty() && !agent.apps.is_empty());
+    for url in &agent.servers {
+        assert!(
+            url.starts_with("http://") || url.starts_with("unix:"),
+            "{url}"
+        );
+        assert!(!url.contains(['@', '#', '?']), "{url}");
+    }
+    let apps: BTreeSet<_> = agent.apps.iter().collect();
+    assert_eq!(apps.len(), agent.apps.len(), "an app is there twice");
+    let mut paths = BTreeSet::new();
+    for output in &agent.outputs {
+        assert!(apps.contains(&output.app), "{output:?}");
+        assert!(
+            output.file.is_some() || output.notice.is_some(),
+            "it does nothing"
+        );
+        within(output.timeout, SECOND..=10 * MINUTE);
+        if let Some(Notice::Command(words)) = &output.notice {
+            assert!(!words.is_empty(), "nothing to run");
+        }
+        if let Some(file) = &output.file {
+            assert!(file.mode <= 0o777, "{:o}", file.mode);
+            assert!(paths.insert(&file.path), "{file:?} is written twice");
+        }
+    }
+}
 
 fn within(value: Duration, range: RangeInclusive<Duration>) {
     assert!(range.contains(&value), "{value:?} is not in {range:?}");

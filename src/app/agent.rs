@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{select, sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Admin, Http, STOP, announce, signals::Signals, told_to_stop, wait};
@@ -58,7 +63,8 @@ pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> a
     for output in config.outputs {
         outputs.spawn(output::serve(output, tokens.clone()));
     }
-    let owner = tokio::spawn(mirror.run(stop.clone()));
+    let nudge = Arc::new(Notify::new());
+    let owner = tokio::spawn(mirror.run(stop.clone(), Arc::clone(&nudge)));
     let (stop_http, stop_grpc) = (stop.clone(), stop.clone());
     let server = tokio::spawn(async move {
         tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
@@ -67,7 +73,15 @@ pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> a
     let mut program = AbortOnDropHandle::new(program);
     let mut code = None;
     let over = async { code = Some((&mut program).await) };
-    let stopped = wait(&mut signals, || {}, over, owner, server, stop).await;
+    let stopped = wait(
+        &mut signals,
+        || nudge.notify_waiters(),
+        over,
+        owner,
+        server,
+        stop,
+    )
+    .await;
     if code.is_none() {
         code = select! {
             biased;
@@ -108,7 +122,7 @@ fn overlaps(config: &config::Agent) -> BTreeMap<AppName, Duration> {
 /// If that takes more than a minute, because there is no token or because an output fails.
 pub async fn accompany_once(config: config::Agent) -> anyhow::Result<()> {
     let (mirror, tokens) = mirror(&config);
-    let owner = tokio::spawn(mirror.run(CancellationToken::new()));
+    let owner = tokio::spawn(mirror.run(CancellationToken::new(), Arc::default()));
     let _owner = AbortOnDropHandle::new(owner);
     let all = async {
         for output in &config.outputs {

@@ -89,10 +89,10 @@ pub(super) fn server(value: &Value) -> Outcome<String> {
     if uri.path() != "/" || uri.query().is_some() {
         return Err("must be `http://host:port` without a path".into());
     }
-    if uri.port_u16().is_none() {
-        return Err("needs a port: `http://host:50051`".into());
-    }
-    Ok(written.trim_end_matches('/').to_owned())
+    let authority = uri.authority().filter(|a| a.port_u16().is_some());
+    let authority = authority.ok_or("needs a port: `http://host:50051`")?;
+    // As everybody writes it, so that it can be told from a socket.
+    Ok(format!("http://{authority}"))
 }
 
 /// A proxy: `http://host:port`.

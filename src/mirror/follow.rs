@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    select,
+    sync::{Notify, mpsc},
     time::{sleep, timeout},
 };
 use tonic::{Code, Status, Streaming};
@@ -33,20 +34,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 type Tell = mpsc::Sender<(AppName, News)>;
 
 /// Tells all that becomes known of `app`. Ends with the owner.
-pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell) {
+pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell, nudge: Arc<Notify>) {
     let mut follower = Follower {
         app,
         servers,
         tell,
         known: 0,
         pause: FIRST_PAUSE,
+        followed: None,
         complained: false,
     };
     while !follower.tell.is_closed() {
         let trouble = follower.stream().await;
         follower.complain(trouble).await;
-        sleep(follower.pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
-        follower.pause = (follower.pause * 2).min(LONGEST_PAUSE);
+        follower.pause = rest(follower.pause, &nudge).await;
+    }
+}
+
+/// About as long as `pause`, so that sidecars do not return in step, unless there is a nudge. How long the
+/// next one is.
+async fn rest(pause: Duration, nudge: &Notify) -> Duration {
+    select! {
+        () = sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) => (pause * 2).min(LONGEST_PAUSE),
+        () = nudge.notified() => FIRST_PAUSE,
     }
 }
 
@@ -68,6 +78,8 @@ struct Follower {
     /// The newest generation.
     known: u64,
     pause: Duration,
+    /// Whom it has been logged that it follows.
+    followed: Option<String>,
     /// It has been logged that there is a trouble.
     complained: bool,
 }
@@ -135,15 +147,22 @@ impl Follower {
                 self.known = self.known.max(token.generation);
                 self.pass_on(News::Token(token)).await;
             }
-            if self.complained {
-                self.complained = false;
-                info!(app = %self.app, server = address, "following again");
-            }
+            self.follows(address);
             self.pause = FIRST_PAUSE;
             if cause == Cause::Draining {
                 return Ok(());
             }
         }
+    }
+
+    fn follows(&mut self, address: &str) {
+        if self.complained {
+            info!(app = %self.app, server = address, "following again");
+        } else if self.followed.as_deref() != Some(address) {
+            info!(app = %self.app, server = address, "following");
+        }
+        self.complained = false;
+        self.followed = Some(address.to_owned());
     }
 
     async fn complain(&mut self, trouble: Option<News>) {
@@ -162,5 +181,41 @@ impl Follower {
     async fn pass_on(&self, news: News) {
         // There is no owner any more: this is about to end.
         let _ = self.tell.send((self.app.clone(), news)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_ten_seconds_and_are_random_in_part() {
+        let (mut pause, mut pauses) = (FIRST_PAUSE, Vec::new());
+        for _ in 0..9 {
+            let begin = Instant::now();
+            let next = rest(pause, &Notify::new()).await;
+            let took = begin.elapsed();
+            // Timers count in whole milliseconds.
+            let longest = pause + Duration::from_millis(2);
+            assert!(
+                pause / 2 <= took && took <= longest,
+                "{took:?} of {pause:?}"
+            );
+            pauses.push(pause.as_millis());
+            pause = next;
+        }
+        let expected = [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000];
+        assert_eq!(pauses, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nudge_ends_a_pause_at_once() {
+        let (nudge, begin) = (Notify::new(), Instant::now());
+        let (next, ()) = tokio::join!(rest(LONGEST_PAUSE, &nudge), async {
+            nudge.notify_waiters();
+        });
+        assert_eq!((next, begin.elapsed()), (FIRST_PAUSE, Duration::ZERO));
     }
 }

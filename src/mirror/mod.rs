@@ -12,7 +12,7 @@ mod servers;
 use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{JoinError, JoinSet},
     time::sleep,
 };
@@ -60,13 +60,15 @@ impl Mirror {
         }
     }
 
-    /// Runs until `stop`. Dropping the publisher on the way out ends every watch.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`; each `nudge` ends the pauses before the next attempts. Dropping the publisher on
+    /// the way out ends every watch.
+    pub async fn run(mut self, stop: CancellationToken, nudge: Arc<Notify>) {
         let (tell, mut news) = mpsc::channel(LINE);
         // Dropping it ends everything that is under way.
         let mut following = JoinSet::new();
         for app in self.views.keys() {
-            following.spawn(follow(app.clone(), Arc::clone(&self.servers), tell.clone()));
+            let (servers, nudge) = (Arc::clone(&self.servers), Arc::clone(&nudge));
+            following.spawn(follow(app.clone(), servers, tell.clone(), nudge));
         }
         let mut reports = JoinSet::new();
         loop {

@@ -2,8 +2,11 @@
 
 use std::{fs, io::stderr, process::Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::{process::Command, time::timeout};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 use super::{OutputError, text};
 use crate::{
@@ -38,15 +41,27 @@ async fn run(words: &[String], output: &Output, issued: &Issued) -> Result<(), O
         .stdin(Stdio::null())
         // stdout is data, and what a command says is talk.
         .stdout(Stdio::from(stderr()))
-        .kill_on_drop(true);
-    let mut child = command
-        .spawn()
-        .map_err(|error| failed(format!("cannot be run: {error}")))?;
-    match timeout(output.timeout, child.wait()).await {
+        .process_group(0);
+    let child = command.spawn();
+    let mut child = Leashed(child.map_err(|error| failed(format!("cannot be run: {error}")))?);
+    match timeout(output.timeout, child.0.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(format!("failed: {status}"))),
         Ok(Err(error)) => Err(failed(format!("is lost: {error}"))),
         Err(_) => Err(failed(format!("took longer than {:?}", output.timeout))),
+    }
+}
+
+/// A program with all that it has started: whatever is left of them when it has not ended in time is killed.
+struct Leashed(Child);
+
+impl Drop for Leashed {
+    fn drop(&mut self) {
+        // One that has ended has no number any more, and what it left running was meant to be.
+        let pid = self.0.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(group) = pid.and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a sidecar makes of what servers say.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ fn follow(urls: &[&str]) -> Sidecar {
     Sidecar {
         tokens,
         stop: stop.clone(),
-        running: tokio::spawn(mirror.run(stop)),
+        running: tokio::spawn(mirror.run(stop, Arc::default())),
     }
 }
 

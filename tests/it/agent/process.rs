@@ -179,6 +179,25 @@ async fn a_command_is_run_for_each_token_until_it_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let script = "sleep 1000 & echo $! >> DIR/started; wait";
+    let agent = stage.agent(&format!(
+        "[[output]]\napp = 'c'\nkind = 'command'\ncommand = ['sh', '-c', '{script}']\ntimeout = '1s'\n"
+    ));
+    agent.until_stderr("`sh` took longer than 1s").await;
+    let started = stage.read("started");
+    let sleeper = started.lines().next().unwrap();
+    // What nobody has buried yet has no command line any more.
+    let cmdline = format!("/proc/{sleeper}/cmdline");
+    until("it is dead", || {
+        fs::read_to_string(&cmdline).unwrap_or_default().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_gets_a_signal_for_each_token() {
     let stage = Stage::new().await;
     let _server = stage.home.serve().await;
