@@ -6,9 +6,10 @@
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{BoxError, Router, body::Body};
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -67,6 +68,18 @@ impl Host {
         self.listener.url()
     }
 
+    /// Answers one request, as if it had come from `peer`.
+    pub fn answer<B>(
+        &self,
+        request: Request<B>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Body>> + use<B>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        answer(self.routes.clone(), peer, request)
+    }
+
     /// Answers until `end`, then lets answers finish, cuts what is left and returns.
     pub async fn serve(mut self, end: CancellationToken) {
         let Limits { places, grace, .. } = self.limits;
@@ -107,7 +120,10 @@ async fn converse(
     http.timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(MAX_HEADERS);
-    let answer = service_fn(|request| answer(&routes, peer, request));
+    let answer = service_fn(|request| {
+        let answer = answer(routes.clone(), peer, request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
     let mut talk = pin!(http.serve_connection(TokioIo::new(socket), answer));
     select! {
         // An error is the peer's: it left, or spoke no HTTP.
@@ -119,13 +135,14 @@ async fn converse(
     let _ = timeout(GRACE, talk).await;
 }
 
-fn answer(
-    routes: &Router,
-    peer: Peer,
-    mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+async fn answer<B>(routes: Router, peer: Peer, mut request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     request.extensions_mut().insert(peer);
-    routes.clone().oneshot(request)
+    match routes.oneshot(request).await {
+        Ok(answer) => answer,
+    }
 }
 
 #[cfg(test)]

@@ -4,48 +4,26 @@
 //! arrives in chunks of the lengths CUT, over and over. A changed length makes nearly every body
 //! unreadable, so each is sent twice: as it is, and as the message of a frame.
 //!
-//! The calls are answered by a server whose socket nobody uses. It has two consumers and the apps `shop`
-//! and `other`, and its clock stands still but for calls that wait.
+//! The calls are answered by a server whose socket nobody uses, in front of a [`Shop`].
 
-use std::{
-    cell::RefCell,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{cell::RefCell, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use prost::Message;
-use tokio::{
-    runtime::{Builder, Runtime},
-    select,
-    sync::watch,
-    time::timeout,
-};
+use tokio::time::timeout;
 use tonic::{Code, Status};
 use wxtokend::{
-    clock::Clock,
     config::{self, Listen},
-    domain::{
-        AppName, Generation, Moment, Now, Remedy, Secret, Token, Trouble,
-        access::{Access, Consumer, Grant, Peer, Right},
-    },
+    domain::access::Peer,
     grpc::Server,
     pb::{ForceRefreshRequest, GetTokenRequest, WatchTokenRequest},
     telemetry::Metrics,
-    tokens::{self, Current, Outcome, Publisher, Tokens, View},
 };
 
-/// Of `orders`, who may get the tokens of `shop`.
-const KEY: &str = "quokka-orders";
-
-/// Of `ops`, who may do everything.
-const ADMIN_KEY: &str = "quokka-ops";
-
-/// Of `shop`; `other` has none.
-const TOKEN: &str = "70_quokka-token";
+use super::shop::{ADMIN_KEY, KEY, Shop, TOKEN};
 
 const SERVICE: &str = "/wxtokend.v1.TokenService/";
 
@@ -361,131 +339,28 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
 
-/// The server, and the hand that drives it.
 struct Served {
-    runtime: Runtime,
+    shop: Shop,
     server: Server,
-    tokens: Tokens,
-    publisher: Publisher,
-    _access: watch::Sender<Arc<Access>>,
 }
 
 impl Served {
     fn new() -> Self {
-        let mut builder = Builder::new_current_thread();
-        let runtime = builder.enable_all().start_paused(true).build();
-        let runtime = runtime.expect("a runtime can be made");
-        let start = Now {
-            boot: Moment::since_boot(Duration::from_secs(1000)),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
+        let settings = config::Grpc {
+            listen: Listen::Tcp("127.0.0.1:0".into()),
+            ..config::Grpc::default()
         };
-        let (server, tokens, publisher, access) = runtime.block_on(async {
-            let apps = [("shop", "wx1"), ("other", "wx2")];
-            let apps = apps.map(|(name, appid)| (app(name), appid.to_owned()));
-            let (tokens, publisher) = tokens::channel(apps, Clock::simulated(start));
-            let access = Arc::new(Access::new(consumers()));
-            let (sender, access) = watch::channel(access);
-            let settings = config::Grpc {
-                listen: Listen::Tcp("127.0.0.1:0".into()),
-                ..config::Grpc::default()
-            };
-            let server = Server::bind(&settings, tokens.clone(), access, &Metrics::new()).await;
-            let server = server.expect("there is a free port");
-            (server, tokens, publisher, sender)
+        let (shop, server) = Shop::new(async |tokens, access| {
+            let server = Server::bind(&settings, tokens, access, &Metrics::new()).await;
+            server.expect("there is a free port")
         });
-        Self {
-            runtime,
-            server,
-            tokens,
-            publisher,
-            _access: access,
-        }
+        Self { shop, server }
     }
 
     /// What `call` hears if it arrives in chunks of the lengths `cuts`.
     fn call(&mut self, call: &Call, cuts: &[usize]) -> Heard {
-        {
-            // Calls that wait let time pass, and tokens do not live for ever. Outside of the runtime it
-            // would be another time.
-            let _inside = self.runtime.enter();
-            self.publisher.publish(&app("shop"), alive(&self.tokens));
-            self.publisher.publish(&app("other"), refused());
-        }
         let request = call.request(cuts);
-        self.runtime.block_on(async {
-            let answer = self.server.answer(request, call.peer);
-            let heard = async { Heard::from(answer.await).await };
-            let mut heard = std::pin::pin!(heard);
-            loop {
-                select! {
-                    biased;
-                    heard = heard.as_mut() => return heard,
-                    Some(reported) = self.publisher.reports.recv() => {
-                        // Whoever has given up does not mind.
-                        let _ = reported.reply.send(Ok(Outcome::StillValid));
-                    }
-                }
-            }
-        })
-    }
-}
-
-fn app(name: &str) -> AppName {
-    AppName::parse(name).expect("a good name")
-}
-
-fn consumers() -> Vec<Consumer> {
-    let orders = Grant {
-        holder: "orders".into(),
-        apps: Some([app("shop")].into()),
-        rights: [Right::Read, Right::Refresh].into(),
-        margin: Duration::ZERO,
-    };
-    let consumer = |(key, grant): (&str, Grant)| Consumer {
-        key: Secret::new(key),
-        grant: Arc::new(grant),
-    };
-    let all = [(KEY, orders), (ADMIN_KEY, Grant::all())];
-    all.map(consumer).into()
-}
-
-fn alive(tokens: &Tokens) -> View {
-    let now = tokens.now();
-    let life = Duration::from_hours(2);
-    let token = Token {
-        value: Secret::new(TOKEN),
-        generation: Generation(7),
-        asked_at: now.boot,
-        expires_at: now.boot + life,
-        issue_time: now.wall,
-        expire_time: now.wall + life,
-    };
-    let current = Current {
-        token: Arc::new(token),
-        keep_until: now.boot + life / 2,
-        keep_at_most: None,
-        previous_expires_at: None,
-        published_at: now.boot,
-        dead: false,
-    };
-    View {
-        current: Some(current),
-        settled: true,
-        ..View::default()
-    }
-}
-
-fn refused() -> View {
-    let trouble = Trouble {
-        remedy: Remedy::BackOff,
-        errcode: Some(-1),
-        definite: true,
-        message: "系统繁忙".repeat(200).into(),
-        hint: None,
-    };
-    View {
-        trouble: Some(Arc::new(trouble)),
-        settled: true,
-        ..View::default()
+        let heard = async { Heard::from(self.server.answer(request, call.peer).await).await };
+        self.shop.hear(heard)
     }
 }

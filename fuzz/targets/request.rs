@@ -4,5 +4,7 @@
 
 #[path = "../properties/request.rs"]
 mod request;
+#[path = "../properties/shop.rs"]
+mod shop;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| request::holds(input));

@@ -17,14 +17,20 @@ mod wechat;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{BoxError, Router, response::Response};
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::{desk::Desk, refusal::Refusal};
 use crate::{
     config,
-    domain::{AppName, access::Access},
+    domain::{
+        AppName,
+        access::{Access, Peer},
+    },
     listener::{BindError, Listener, room_for_http},
     telemetry::Metrics,
     tokens::Tokens,
@@ -66,6 +72,15 @@ impl Server {
     /// Where to reach it from this machine.
     pub fn local_url(&self) -> &str {
         self.host.url()
+    }
+
+    /// Answers one request as if it had come over a connection from `peer`, so that what a request says
+    /// can be tried without a socket.
+    pub async fn answer<B>(&self, request: Request<B>, peer: Peer) -> Response
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.host.answer(request, peer).await
     }
 
     /// Answers until `stop`, lets answers under way finish, and returns.

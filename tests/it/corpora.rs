@@ -12,7 +12,7 @@ use wxtokend::{domain::Record, store::write_state};
 #[path = "../../fuzz/properties/mod.rs"]
 mod properties;
 
-use properties::{config, record, reply, request, state};
+use properties::{config, http, record, reply, request, state};
 
 /// What the whole corpus may weigh in bytes: it is cloned by everybody.
 const HEAVIEST: u64 = 1024 * 1024;
@@ -56,13 +56,18 @@ fn no_configuration_of_the_corpus_is_accepted_or_refused_without_reason() {
 }
 
 #[test]
+fn no_program_of_the_corpus_gets_what_is_not_due_over_http() {
+    replay("http", http::holds);
+}
+
+#[test]
 fn no_request_of_the_corpus_gets_what_is_not_due() {
     replay("request", request::holds);
 }
 
 #[test]
 fn the_corpus_is_small() {
-    let targets = ["config", "record", "reply", "request", "state"];
+    let targets = ["config", "http", "record", "reply", "request", "state"];
     let files = targets.into_iter().flat_map(corpus);
     let weight: u64 = files.map(|file| file.metadata().unwrap().len()).sum();
     assert!(weight < HEAVIEST, "{weight} bytes");
