@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::{
     select,
     sync::{Notify, watch},
@@ -119,8 +119,12 @@ fn overlaps(config: &config::Agent) -> BTreeMap<AppName, Duration> {
 ///
 /// # Errors
 ///
-/// If that takes more than a minute, because there is no token or because an output fails.
+/// If there is nothing to do, or if that takes more than a minute, because there is no token or because an
+/// output fails.
 pub async fn accompany_once(config: config::Agent) -> anyhow::Result<()> {
+    if config.outputs.is_empty() {
+        bail!("there is nothing to do once: no `[[output]]` is configured");
+    }
     let (mirror, tokens) = mirror(&config);
     let owner = tokio::spawn(mirror.run(CancellationToken::new(), Arc::default()));
     let _owner = AbortOnDropHandle::new(owner);

@@ -49,6 +49,8 @@ Say which SDK the consumer uses (`sdk = "…"` in its `[[consumer]]`): wxtokend 
 Programs that log users in (`jscode2session`, OAuth) send WeChat the secret that their SDK is configured with, so they have to keep the AppSecret there, and a consumer's key has no place. They ask a sidecar on their own machine, which
 ignores `secret`: `WXTOKEND_HTTP` is then `http://127.0.0.1:8080` of `wxtokend agent`.
 
+Not tried, because its package could not be had: PowerWeChat. By its source, `app.AccessToken.EndpointToGetToken = "http://wxtokend:8080/cgi-bin/token"` does it; the shape of its requests is among those that are tested.
+
 ## A router, for SDKs that know one host
 
 Token paths go to wxtokend, everything else to WeChat. For nginx:

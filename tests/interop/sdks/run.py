@@ -26,7 +26,7 @@ from stage import LIFE, OVERLAP, Failed, Process, Router, Stage, expect, until  
 ROTATIONS = 3
 TROUBLE = 10  # seconds for which WeChat refuses every token
 WORKERS = 8
-AT_ONCE = 10  # stages; they wait most of the time
+AT_ONCE = 12  # stages; they wait most of the time
 
 MAVEN_DEPENDENCY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 LARAVEL = ("php-laravel-framework=8.83.26+dfsg-2", "php-guzzlehttp-guzzle=7.4.5-1", "php-cli", "php-curl")
@@ -110,6 +110,7 @@ def write_php_ini(folder):
     (folder / "php.ini").write_text("\n".join(lines))
 
 
+@functools.cache
 def wechat_minapp():
     source = HERE / "wechat-minapp"
     with installed("wechat-minapp", (source / "Cargo.toml").read_text()) as (folder, _):
@@ -141,6 +142,7 @@ SDKS = {
     "laravel": Sdk(None, lambda: laravel("LeaseController")),
     "laravel-bare": Sdk(None, lambda: laravel("BareController"), "the bare page"),
     "wechat-minapp": Sdk("wechat-minapp", wechat_minapp),
+    "wechat-minapp-normal": Sdk("wechat-minapp", lambda: [*wechat_minapp(), "normal"]),
 }
 
 

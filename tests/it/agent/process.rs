@@ -236,6 +236,10 @@ async fn once_does_each_output_and_ends() {
         "the file comes first"
     );
     drop(server);
+    let config = stage.write_agent("");
+    let ended = Process::run(&["agent", "--config", &config, "--once"]).await;
+    assert_eq!(ended.code(), 1, "{ended:?}");
+    assert!(ended.stderr.contains("no `[[output]]` is configured"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

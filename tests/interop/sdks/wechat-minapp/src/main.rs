@@ -1,10 +1,13 @@
-//! wechat-minapp with tokens from wxtokend: calls ten times a second until stdin closes, then says how it went.
+//! wechat-minapp with tokens from wxtokend, with its stable token or, as `wechat-minapp-client normal`, its normal one: calls ten
+//! times a second until stdin closes, then says how it went.
 
 use std::{env, error::Error, io, sync::Arc, thread, time::Duration};
 
 use http::Request;
 use serde_json::Value;
-use wechat_minapp::client::{MemoryTokenStorage, ReqwestHttpClient, StableToken, WechatMinapp};
+use wechat_minapp::client::{
+    MemoryTokenStorage, NonStableToken, ReqwestHttpClient, StableToken, WechatMinapp,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -18,6 +21,16 @@ fn sdk() -> Result<WechatMinapp> {
     Ok(WechatMinapp::custom(http, Arc::new(storage)))
 }
 // recipe ends
+
+/// The same with the SDK's other kind of token.
+fn sdk_with_normal_token() -> Result<WechatMinapp> {
+    let (appid, key) = (env::var("WECHAT_APPID")?, env::var("WXTOKEND_KEY")?);
+    let http = Arc::new(ReqwestHttpClient::new());
+    let mut token = NonStableToken::new(&appid, &key, http.clone());
+    token.end_point = format!("{}/cgi-bin/token", env::var("WXTOKEND_HTTP")?);
+    let storage = MemoryTokenStorage::new(Arc::new(token));
+    Ok(WechatMinapp::custom(http, Arc::new(storage)))
+}
 
 /// A harmless call. The addresses of the SDK's own ones are fixed.
 async fn call(sdk: &WechatMinapp, wechat: &str) -> Result<()> {
@@ -38,7 +51,11 @@ async fn call(sdk: &WechatMinapp, wechat: &str) -> Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let (sdk, wechat) = (sdk()?, env::var("WECHAT_URL")?);
+    let sdk = match env::args().nth(1).as_deref() {
+        Some("normal") => sdk_with_normal_token()?,
+        _ => sdk()?,
+    };
+    let wechat = env::var("WECHAT_URL")?;
     let stdin = thread::spawn(|| io::copy(&mut io::stdin(), &mut io::sink()));
     let (mut calls, mut failed) = (0, 0);
     while !stdin.is_finished() {
