@@ -42,6 +42,11 @@ def run(what, *command, **more):
     return done.stdout
 
 
+def maven_classpath(folder):
+    """The goals of Maven that write into `folder`/classpath what a program needs."""
+    return ["org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath", f"-Dmdep.outputFile={folder / 'classpath'}"]
+
+
 def unpack(what, folder, packages, prefixes):
     """Debian packages and those that they depend on, unpacked and not installed, whatever the machine has. Of them all, those whose
     names begin with one of `prefixes`."""

@@ -5,12 +5,11 @@ newest token on a stage of its own, while wxtokend rotates tokens, is killed, dr
 is called with what the client holds. That binary is tried which `WXTOKEND_PROGRAM` names, else the release build.
 """
 
-import concurrent.futures
 import functools
+import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -20,12 +19,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.dont_write_bytecode = True  # the checkout stays as it is
 sys.path.insert(0, str(HERE.parent))
 
-from install import installed, libraries, run, unpack  # noqa: E402
-from stage import DEAD_TOKEN, LIFE, OVERLAP, ROOT, Failed, Process, Stage, expect, json, until  # noqa: E402
+from install import installed, libraries, maven_classpath, run, unpack  # noqa: E402
+from stage import DEAD_TOKEN, LIFE, OVERLAP, ROOT, Failed, Process, Stage, expect, until  # noqa: E402
+from trials import drive  # noqa: E402
 
 PROTO = "wxtokend/v1/token_service.proto"
 GO_PACKAGE = "wxtokend.example/client/wxtokendv1"
-MAVEN_DEPENDENCY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 CPP = ("libgrpc++-dev", "libprotobuf-dev", "protobuf-compiler-grpc", "protobuf-compiler")
 
 ROTATIONS = 2
@@ -90,7 +89,7 @@ def java():
     with installed("grpc-java", *sources(source)) as (folder, missing):
         if missing:
             shutil.copytree(source, folder, dirs_exist_ok=True)
-            goals = ["compile", f"{MAVEN_DEPENDENCY}:build-classpath", f"-Dmdep.outputFile={folder / 'classpath'}"]
+            goals = ["compile", *maven_classpath(folder)]
             run("grpc-java", "mvn", "--quiet", "--batch-mode", f"-Dproto={ROOT / 'proto'}", *goals, cwd=folder)
     classpath = f"{folder / 'target/classes'}:{(folder / 'classpath').read_text()}"
     return ["java", "-cp", classpath, "Client"]
@@ -266,32 +265,10 @@ def on_a_stage(command):
         return lives_through_it_all(stage, command)
 
 
-def chosen():
-    names = sys.argv[1:] or list(LANGUAGES)
-    unknown = [name for name in names if name not in LANGUAGES]
-    if unknown:
-        raise Failed(f"there is no {', '.join(unknown)}; there are {', '.join(LANGUAGES)}")
-    return names
-
-
-def main():
-    os.environ.setdefault("WXTOKEND_LOG", "error")
-    commands = {name: LANGUAGES[name]() for name in chosen()}
-    failed = 0
-    with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
-        jobs = {pool.submit(on_a_stage, command): name for name, command in commands.items()}
-        for job in concurrent.futures.as_completed(jobs):
-            try:
-                print(f"ok      {jobs[job]}: {job.result()}", flush=True)
-            except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as error:
-                print(f"FAILED  {jobs[job]}: {error}", flush=True)
-                failed += 1
-    print(f"\n{len(commands) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
+def plan(commands):
+    for name, command in commands.items():
+        yield name, functools.partial(on_a_stage, command)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as error:
-        sys.exit(f"error: {error}")
+    drive(LANGUAGES, lambda name: LANGUAGES[name](), plan)

@@ -5,14 +5,11 @@ of its own. It must not notice rotations, and when WeChat refuses whatever it ge
 circles with it. That binary is tried which `WXTOKEND_PROGRAM` names, else the release build.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import time
 
@@ -20,15 +17,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.dont_write_bytecode = True  # the checkout stays as it is
 sys.path.insert(0, str(HERE.parent))
 
-from install import installed, libraries, run, unpack  # noqa: E402
-from stage import LIFE, OVERLAP, Failed, Process, Router, Stage, expect, until  # noqa: E402
+from install import installed, libraries, maven_classpath, run, unpack  # noqa: E402
+from stage import LIFE, OVERLAP, Process, Router, Stage, expect, until  # noqa: E402
+from trials import drive  # noqa: E402
 
 ROTATIONS = 3
 TROUBLE = 10  # seconds for which WeChat refuses every token
 WORKERS = 8
-AT_ONCE = 12  # stages; they wait most of the time
 
-MAVEN_DEPENDENCY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 LARAVEL = ("php-laravel-framework=8.83.26+dfsg-2", "php-guzzlehttp-guzzle=7.4.5-1", "php-cli", "php-curl")
 
 
@@ -76,7 +72,7 @@ def wxjava():
     pom = HERE / "wxjava/pom.xml"
     with installed("wxjava", pom.read_text()) as (folder, missing):
         if missing:
-            goal = [f"{MAVEN_DEPENDENCY}:build-classpath", f"-Dmdep.outputFile={folder / 'classpath'}"]
+            goal = maven_classpath(folder)
             run("WxJava", "mvn", "--quiet", "--batch-mode", "--file", pom, *goal)
     return ["java", "-cp", (folder / "classpath").read_text(), HERE / "wxjava/Client.java"]
 
@@ -268,46 +264,15 @@ def on_a_stage(sdk, command, attempt):
         return attempt(Trial(stage, sdk, command))
 
 
-def plan(names):
+def plan(commands):
     """What is tried with whom."""
-    for name in names:
-        yield name, notices_no_rotations
-        yield name, runs_in_no_circles
-    if "wechatpy" in names:
-        yield "wechatpy", workers_survive_a_foreign_fetch
-
-
-def chosen():
-    names = sys.argv[1:] or list(SDKS)
-    unknown = [name for name in names if name not in SDKS]
-    if unknown:
-        raise Failed(f"there is no {', '.join(unknown)}; there are {', '.join(SDKS)}")
-    return names
-
-
-def main():
-    os.environ.setdefault("WXTOKEND_LOG", "error")
-    names = chosen()
-    commands = {name: SDKS[name].command() for name in names}
-    passed = failed = 0
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        jobs = {
-            pool.submit(on_a_stage, SDKS[name], commands[name], attempt): f"{name} {attempt.__name__}"
-            for name, attempt in plan(names)
-        }
-        for job in concurrent.futures.as_completed(jobs):
-            try:
-                print(f"ok      {jobs[job]}: {job.result()}", flush=True)
-                passed += 1
-            except (Failed, OSError, subprocess.TimeoutExpired) as error:
-                print(f"FAILED  {jobs[job]}: {error}", flush=True)
-                failed += 1
-    print(f"\n{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    for name, command in commands.items():
+        attempts = [notices_no_rotations, runs_in_no_circles]
+        if name == "wechatpy":
+            attempts.append(workers_survive_a_foreign_fetch)
+        for attempt in attempts:
+            yield f"{name} {attempt.__name__}", functools.partial(on_a_stage, SDKS[name], command, attempt)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as error:
-        sys.exit(f"error: {error}")
+    drive(SDKS, lambda name: SDKS[name].command(), plan)
