@@ -36,9 +36,7 @@ impl News {
     /// The server at `address` ended a stream like this.
     pub(super) fn refused(status: &Status, address: &str) -> Self {
         let details = status.get_details_error_info();
-        let (reason, mut metadata) = details
-            .map(|info| (info.reason, info.metadata))
-            .unwrap_or_default();
+        let mut metadata = details.map(|info| info.metadata).unwrap_or_default();
         let remedy = match status.code() {
             Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => {
                 Remedy::Refused(Refused::Credential)
@@ -56,8 +54,8 @@ impl News {
         trouble.hint = metadata.remove("hint").map(Into::into);
         let dead = metadata.remove("refused_generation");
         match dead.and_then(|text| text.parse().ok()) {
-            Some(generation) if reason != "DRAINING" => Self::Dead(Generation(generation), trouble),
-            _ => Self::Trouble(trouble),
+            Some(generation) => Self::Dead(Generation(generation), trouble),
+            None => Self::Trouble(trouble),
         }
     }
 
@@ -149,5 +147,39 @@ fn trouble(remedy: Remedy, message: String) -> Trouble {
         definite: true,
         message: message.into(),
         hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server says of generation 7, which has so many milliseconds left.
+    fn told(left: u64) -> News {
+        let token = pb::Token {
+            access_token: "98_told".into(),
+            generation: 7,
+            time_to_live: Duration::from_millis(left).try_into().ok(),
+            keep_for: Duration::from_mins(5).try_into().ok(),
+            ..pb::Token::default()
+        };
+        News::Token(token)
+    }
+
+    #[test]
+    fn a_sign_of_life_is_no_news_unless_it_tells_another_life() {
+        let now = Now {
+            boot: Moment::since_boot(Duration::from_hours(1)),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_hours(24),
+        };
+        let left = |view: &View| {
+            let token = &view.current.as_ref().unwrap().token;
+            token.expires_at.since(now.boot).as_millis()
+        };
+        let first = told(60_000).after(&View::default(), now).unwrap();
+        for (again, expected) in [(60_400, 60_000), (59_500, 60_000), (50_000, 50_000)] {
+            let next = told(again).after(&first, now).unwrap();
+            assert_eq!(left(&next), expected, "{again}");
+        }
     }
 }
