@@ -62,3 +62,48 @@ fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.new"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+    use crate::config::Format;
+
+    #[test]
+    fn a_reader_finds_a_whole_token_at_any_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = TokenFile {
+            path: folder.path().join("token"),
+            format: Format::Token,
+            mode: 0o640,
+            owner: None,
+        };
+        let token = |number: u32| format!("98_{number:04}").repeat(64);
+        replace(&file, &token(0)).unwrap();
+        let over = AtomicBool::new(false);
+        let reads = thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let found = fs::read_to_string(&file.path).unwrap();
+                    assert_eq!(found, found[..7].repeat(64));
+                    let mode = fs::metadata(&file.path).unwrap().permissions().mode();
+                    assert_eq!(mode & 0o777, 0o640);
+                    reads += 1;
+                }
+                reads
+            });
+            for number in 0..200 {
+                replace(&file, &token(number)).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        assert!(reads > 200, "{reads}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no rest");
+    }
+}

@@ -25,6 +25,7 @@ mod disk;
 mod held;
 mod kill;
 mod measured;
+mod sidecar;
 
 /// For [`process::Home::replace`], so that no limit of open files is worth a warning.
 const GRPC: &str = "[grpc]\n";

@@ -446,16 +446,22 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub(crate) async fn end(mut self) -> Ended {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         let Ok(status) = ended else {
             panic!("it does not end; stderr:\n{}", self.stderr());
         };
+        status.unwrap()
+    }
+
+    /// Waits for its end, and for its last word.
+    pub(crate) async fn end(mut self) -> Ended {
+        let status = self.ended().await;
         // The pipes are closed by now, and read to their ends soon.
         while self.stdout.changed().await.is_ok() {}
         while self.stderr.changed().await.is_ok() {}
         Ended {
-            status: status.unwrap(),
+            status,
             stdout: self.stdout(),
             stderr: self.stderr(),
         }
