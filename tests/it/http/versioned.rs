@@ -183,7 +183,7 @@ async fn a_wait_ends_when_the_token_dies() {
     let site = Site::open(Vec::new()).await;
     site.publish("shop", 7, Duration::from_millis(500));
     let reply = within(
-        waiting(&site, &format!("{PAGE}?wait=30s"), "\"7\""),
+        waiting(&site, &format!("{PAGE}?wait=1m"), "\"7\""),
         "the end",
     )
     .await;
