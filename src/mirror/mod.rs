@@ -122,3 +122,40 @@ fn crashed(ended: Result<(), JoinError>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        pb,
+        tokens::{self, Outcome},
+    };
+
+    #[tokio::test]
+    async fn the_token_of_an_answer_is_in_force_before_the_answer_is_heard() {
+        let text = "[agent]\nservers = ['http://127.0.0.1:1']\napps = ['shop']\n";
+        let settings = config::Agent::parse(text, "agent.toml", []).unwrap();
+        let app = settings.apps[0].clone();
+        let names = [(app.clone(), "wx1".to_owned())];
+        let (tokens, publisher) = tokens::channel(names, Clock::SYSTEM);
+        let mut mirror = Mirror::new(publisher, &settings, Clock::SYSTEM);
+        let token = pb::Token {
+            access_token: "98_new".into(),
+            generation: 8,
+            time_to_live: Duration::from_hours(2).try_into().ok(),
+            ..pb::Token::default()
+        };
+        let (reply, heard) = oneshot::channel();
+        mirror.on_answer(Ok(Answered {
+            app: app.clone(),
+            token: Some(token),
+            outcome: Ok(Outcome::Refreshed),
+            reply,
+        }));
+        assert!(matches!(heard.await.unwrap(), Ok(Outcome::Refreshed)));
+        let issued = tokens.current(&app, Duration::ZERO).await.unwrap();
+        assert_eq!(issued.token.generation.0, 8);
+    }
+}

@@ -24,7 +24,7 @@ Each of these files holds the newest token of an app: it watches, reconnects by 
 hold, all the time: through rotations, a killed server and a drained one none of the calls is refused; a token that WeChat does refuse is reported and replaced.
 
 The key is that of a `[[consumer]]`. Where there are no consumers, and at a sidecar, there is none: leave `authorization` out.
-Over a unix socket some libraries send its path as the authority, which HTTP/2 forbids: see the README.
+Over a unix socket Python and Java send its path as the authority, which HTTP/2 forbids: Python's files here see to that, and Java needs `.overrideAuthority("localhost")` beside netty's channel for sockets.
 """
 
 # (title, file, language)

@@ -7,6 +7,7 @@
 The router counts what WeChat refused. Everything listens on 127.0.0.1, on free ports.
 """
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -166,6 +167,25 @@ class Stage:
         code = self.server.end()
         if code != 0:
             raise Failed(f"wxtokend ended with {code}")
+
+    @contextlib.contextmanager
+    def sidecar(self):
+        """Runs one, and gives its socket."""
+        path = pathlib.Path(self.folder.name)
+        (path / "agent.toml").write_text(f"""
+            [agent]
+            servers = ["{self.grpc}"]
+            key_file = "{path}/key"
+            apps = ["shop"]
+            [grpc]
+            listen = "unix:{path}/agent.sock"
+        """)
+        process = Process([PROGRAM, "agent", "--config", path / "agent.toml"])
+        try:
+            process.line("grpc ")
+            yield path / "agent.sock"
+        finally:
+            process.child.kill()
 
     def token(self):
         request = urllib.request.Request(f"{self.http}/v1/apps/shop/token", headers={"Authorization": f"Bearer {KEY}"})

@@ -146,8 +146,8 @@ LANGUAGES = {
 class Client:
     """A client that is told what to do, one thing at a time."""
 
-    def __init__(self, stage, command):
-        self.process = Process(command, env=stage.environment())
+    def __init__(self, stage, command, **environment):
+        self.process = Process(command, env={**stage.environment(), **environment})
         self.lock = threading.Lock()
         self.ask("get")
 
@@ -260,14 +260,28 @@ def lives_through_it_all(stage, command):
     return f"rotations, a kill, a drain: {told}; reports of a dead, an old and a living token"
 
 
-def on_a_stage(command):
+def follows_a_sidecar(stage, command):
+    """Over a unix socket, and without a key."""
+    with stage.sidecar() as socket:
+        client = Client(stage, command, WXTOKEND_TARGET=f"unix:{socket}", WXTOKEND_KEY="none")
+        Trial(stage, client).follows_rotations()
+        token, known = client.held()[1], stage.token()["access_token"]
+        client.end()
+    expect(token == known, "it holds another token than the server")
+    return "a rotation over a unix socket"
+
+
+def on_a_stage(trial, command):
     with Stage() as stage:
-        return lives_through_it_all(stage, command)
+        return trial(stage, command)
 
 
 def plan(commands):
     for name, command in commands.items():
-        yield name, functools.partial(on_a_stage, command)
+        yield name, functools.partial(on_a_stage, lives_through_it_all, command)
+        # Java's takes another channel for that.
+        if name != "java":
+            yield f"{name} at a sidecar", functools.partial(on_a_stage, follows_a_sidecar, command)
 
 
 if __name__ == "__main__":

@@ -212,6 +212,22 @@ async fn who_asks_again_within_its_lease_is_taken_for_a_complaint() {
         assert_eq!(site.get(&target).await.json()["access_token"], "token-6");
     }
     assert!(site.publisher.reports.is_empty());
+
+    // Whoever insists is believed again a second later.
+    let insisting = async {
+        loop {
+            let asking = asks(&format!("{target}&force_refresh=true"));
+            tokio::select! {
+                reported = site.publisher.reports.recv() => break reported.unwrap(),
+                answered = asking => assert_eq!(errcode(&answered.unwrap()), 0),
+            }
+        }
+    };
+    let reported = within(insisting, "another look").await;
+    assert!(matches!(
+        reported.report.stale,
+        Stale::Generation(Generation(6))
+    ));
 }
 
 #[tokio::test]

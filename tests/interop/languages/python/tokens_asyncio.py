@@ -23,6 +23,8 @@ class Tokens:
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.max_reconnect_backoff_ms", 10_000),
         ]
+        if target.startswith("unix:"):  # otherwise it sends the path, which is no authority in HTTP/2
+            options.append(("grpc.default_authority", "localhost"))
         self.service = rpc.TokenServiceStub(grpc.aio.insecure_channel(target, options))
         self.app, self.key = app, [("authorization", f"Bearer {key}")]
         self.held, self.keep_until = pb.Token(), 0
