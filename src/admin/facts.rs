@@ -27,7 +27,7 @@ fn of_app(tokens: &Tokens, app: &AppName, now: Now) -> AppFacts {
         generation: token.map_or(0, |token| token.generation.0),
         usable: view.usable(now.boot).is_some(),
         suspect: view.suspect,
-        budget: view.allowance.left(now.wall),
+        budget: (!view.mirrored).then(|| view.allowance.left(now.wall)),
         failing: view.trouble.is_some(),
         store_failing: view.unsaved.is_some(),
         holder: !view.mirrored,

@@ -17,6 +17,7 @@ pub(super) struct Admin(Option<Running>);
 
 #[derive(Debug)]
 struct Running {
+    url: String,
     end: CancellationToken,
     serving: JoinHandle<()>,
 }
@@ -34,15 +35,21 @@ impl Admin {
         };
         let server = Server::bind(settings, tokens, metrics, stop).await;
         let server = server.context(CANNOT)?;
-        announce("admin", server.local_url())?;
+        let url = server.local_url().to_owned();
         let end = CancellationToken::new();
         let serving = tokio::spawn(server.serve(end.clone()));
-        Ok(Self(Some(Running { end, serving })))
+        Ok(Self(Some(Running { url, end, serving })))
+    }
+
+    /// Says where it is.
+    pub(super) fn announce(&self) -> anyhow::Result<()> {
+        let url = self.0.as_ref().map(|running| &running.url);
+        url.map_or(Ok(()), |url| announce("admin", url))
     }
 
     /// Ends it at once: nobody is left to be told anything.
     pub(super) async fn end(self) {
-        if let Some(Running { end, serving }) = self.0 {
+        if let Some(Running { end, serving, .. }) = self.0 {
             end.cancel();
             // It may have crashed, which matters no more.
             let _ = serving.await;

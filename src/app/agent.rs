@@ -1,8 +1,11 @@
 //! A sidecar: configuration → channel → mirror → listeners and outputs → wait → stop.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, future::pending, panic::resume_unwind, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context, bail};
+use futures_util::future::join_all;
 use tokio::{
     select,
     sync::{Notify, watch},
@@ -11,12 +14,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Admin, Http, STOP, announce, signals::Signals, told_to_stop, wait};
+use super::{Admin, Http, announce, serve_both, signals::Signals, told_to_stop, wait};
 pub use crate::output::Program;
 use crate::{
     clock::Clock,
     config,
-    domain::{AppName, Policy, access::Access},
+    domain::{AppName, access::Access},
     grpc,
     mirror::Mirror,
     output::{self, OutputError},
@@ -39,15 +42,10 @@ pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> a
     let (mirror, tokens) = mirror(&config);
     let metrics = Metrics::new();
     // Whoever shares this machine with a sidecar may ask it.
-    let (_access, is_access) = watch::channel(Arc::new(Access::new(Vec::new())));
-    let http = Http::bind(
-        config.http.as_ref(),
-        overlaps(&config),
-        tokens.clone(),
-        is_access.clone(),
-        &metrics,
-    );
-    let http = http.await?;
+    let access = Arc::new(Access::of_this_machine(config.margin));
+    let (_access, is_access) = watch::channel(access);
+    let (http, overlaps) = (config.http.as_ref(), overlaps(&config));
+    let http = Http::bind(http, overlaps, tokens.clone(), is_access.clone(), &metrics).await?;
     let server = grpc::Server::bind(&config.grpc, tokens.clone(), is_access, &metrics).await;
     let server = server.context("cannot serve gRPC")?;
     let stop = CancellationToken::new();
@@ -55,33 +53,28 @@ pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> a
     let admin = Admin::start(admin, tokens.clone(), metrics, stop.clone()).await?;
     // With a program stdout is the program's.
     if program.is_none() {
+        admin.announce()?;
         http.announce()?;
         announce("grpc", server.local_url())?;
     }
 
-    let mut outputs = JoinSet::new();
-    for output in config.outputs {
-        outputs.spawn(output::serve(output, tokens.clone()));
-    }
+    let outputs = config.outputs.into_iter();
+    let outputs = outputs.map(|output| output::serve(output, tokens.clone()));
+    let mut outputs: JoinSet<()> = outputs.collect();
     let nudge = Arc::new(Notify::new());
     let owner = tokio::spawn(mirror.run(stop.clone(), Arc::clone(&nudge)));
-    let (stop_http, stop_grpc) = (stop.clone(), stop.clone());
-    let server = tokio::spawn(async move {
-        tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
-    });
+    let server = serve_both(http, server, &stop);
     let program = tokio::spawn(ended(program, tokens, stop.clone()));
     let mut program = AbortOnDropHandle::new(program);
     let mut code = None;
-    let over = async { code = Some((&mut program).await) };
-    let stopped = wait(
-        &mut signals,
-        || nudge.notify_waiters(),
-        over,
-        owner,
-        server,
-        stop,
-    )
-    .await;
+    let over = async {
+        select! {
+            ended = &mut program => code = Some(ended),
+            () = crashed(&mut outputs) => {}
+        }
+    };
+    let reload = || nudge.notify_waiters();
+    let stopped = wait(&mut signals, reload, over, owner, server, stop).await;
     if code.is_none() {
         code = select! {
             biased;
@@ -91,9 +84,24 @@ pub async fn accompany(mut config: config::Agent, program: Option<Program>) -> a
         };
     }
     admin.end().await;
+    // What they have started is ended before the process is.
+    outputs.shutdown().await;
     stopped?;
     let code = code.map(|code| code.context("the program is lost"));
     Ok(code.transpose()?.transpose()?.unwrap_or(0))
+}
+
+/// Goes down with an output that panicked: the process must not go on without it.
+async fn crashed(outputs: &mut JoinSet<()>) {
+    while let Some(ended) = outputs.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            resume_unwind(error.into_panic());
+        }
+    }
+    // Without outputs nothing happens here.
+    pending::<()>().await;
 }
 
 /// The exit code of `program`. Without one, for ever until `stop`.
@@ -110,9 +118,8 @@ async fn ended(
 }
 
 fn overlaps(config: &config::Agent) -> BTreeMap<AppName, Duration> {
-    let overlap = Policy::default().overlap;
     let apps = config.apps.iter();
-    apps.map(|app| (app.clone(), overlap)).collect()
+    apps.map(|app| (app.clone(), config.overlap)).collect()
 }
 
 /// Does each output once.
@@ -128,13 +135,14 @@ pub async fn accompany_once(config: config::Agent) -> anyhow::Result<()> {
     let (mirror, tokens) = mirror(&config);
     let owner = tokio::spawn(mirror.run(CancellationToken::new(), Arc::default()));
     let _owner = AbortOnDropHandle::new(owner);
-    let all = async {
-        for output in &config.outputs {
-            output::once(output, &tokens).await;
-        }
+    let mut signals = Signals::new()?;
+    let all = join_all(config.outputs.iter().map(|o| output::once(o, &tokens)));
+    select! {
+        biased;
+        signal = told_to_stop(&mut signals) => bail!("ended by {signal} before every output was done"),
+        done = timeout(ONCE, all) => done.context("not every output could be done in a minute")?,
     };
-    let done = timeout(ONCE, all).await;
-    done.context("not every output could be done in a minute")
+    Ok(())
 }
 
 fn mirror(config: &config::Agent) -> (Mirror, Tokens) {

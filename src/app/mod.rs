@@ -119,14 +119,12 @@ async fn serve_until_stopped(
 
     let (stop, nudge) = (CancellationToken::new(), Arc::new(Notify::new()));
     let admin = Admin::start(config.admin.as_ref(), tokens, metrics, stop.clone()).await?;
+    admin.announce()?;
     http.announce()?;
     announce("grpc", server.local_url())?;
     when_ready(server.local_url())?;
     let owner = tokio::spawn(refresher.run(stop.clone(), Arc::clone(&nudge)));
-    let (stop_http, stop_grpc) = (stop.clone(), stop.clone());
-    let server = tokio::spawn(async move {
-        tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
-    });
+    let server = serve_both(http, server, &stop);
 
     let reload = || {
         match read_access(&config.consumers) {
@@ -138,6 +136,14 @@ async fn serve_until_stopped(
     let ended = wait(&mut signals, reload, pending(), owner, server, stop).await;
     admin.end().await;
     ended
+}
+
+/// Serves over gRPC and HTTP until `stop`.
+fn serve_both(http: Http, server: grpc::Server, stop: &CancellationToken) -> JoinHandle<()> {
+    let (stop_http, stop_grpc) = (stop.clone(), stop.clone());
+    tokio::spawn(async move {
+        tokio::join!(http.serve(stop_http), server.serve(stop_grpc, STOP));
+    })
 }
 
 /// Until a signal or `over` says stop, or the owner ends by itself, which it must not.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::{self, Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -21,7 +21,7 @@ use super::{
     tree::{self, Value},
     values::{Outcome, choice, duration, file, text},
 };
-use crate::domain::AppName;
+use crate::domain::{AppName, Policy};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,6 +49,10 @@ pub struct Agent {
     pub key: Option<Arc<SecretSource>>,
     /// The apps, by the names or appids that the servers know; at least one.
     pub apps: Vec<AppName>,
+    /// How long before the end of the life that they are told programs drop a token.
+    pub margin: Duration,
+    /// For how long a replaced token lives on.
+    pub overlap: Duration,
     /// The gRPC listener.
     pub grpc: Grpc,
     /// The listener for programs that speak WeChat's own protocol, if there is one.
@@ -139,30 +143,70 @@ fn agent(root: &Section<'_>) -> Agent {
         root.refuse(servers, "belongs in the file of a server: `wxtokend serve`");
     }
     let Listeners { grpc, http, admin } = raw::listeners(root);
-    let (servers, key, apps) = root.table("agent", of_agent);
+    let followed = root.table("agent", of_agent);
+    let secret = followed.key.as_ref().and_then(|key| match key {
+        SecretSource::File(path) => Some(plain(path)),
+        _ => None,
+    });
     let mut paths = BTreeSet::new();
     let outputs = root.tables("output", |table| {
-        let output = output(table, &apps);
+        let output = output(table, &followed.apps);
         let file = output.as_ref().and_then(|output| output.file.as_ref());
-        if file.is_some_and(|file| !paths.insert(file.path.clone())) {
-            table.wrong("path", "is written by another output already");
+        if let Some(path) = file.map(|file| plain(&file.path)) {
+            if secret.as_ref() == Some(&path) {
+                table.wrong("path", "is the file with the key");
+            }
+            if !paths.insert(path) {
+                table.wrong("path", "is written by another output already");
+            }
         }
         output
     });
+    let Followed {
+        servers,
+        key,
+        apps,
+        margin,
+        overlap,
+    } = followed;
     Agent {
         servers,
         key: key.map(Arc::new),
+        apps,
+        margin,
+        overlap,
         grpc,
         http,
         admin,
         log: root.table("log", raw::log),
         outputs: outputs.into_iter().flatten().collect(),
-        apps,
     }
 }
 
+/// The one way to write a path of many.
+fn plain(path: &Path) -> PathBuf {
+    let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// What `[agent]` says.
+struct Followed {
+    servers: Vec<String>,
+    key: Option<SecretSource>,
+    apps: Vec<AppName>,
+    margin: Duration,
+    overlap: Duration,
+}
+
 /// `[agent]`: whom to follow.
-fn of_agent(table: &Section<'_>) -> (Vec<String>, Option<SecretSource>, Vec<AppName>) {
+fn of_agent(table: &Section<'_>) -> Followed {
     // The servers, any of which will do: `http://host:port` or `unix:///path`; required. A name with
     // several addresses counts as so many servers.
     let servers = table.list("servers", server);
@@ -171,8 +215,14 @@ fn of_agent(table: &Section<'_>) -> (Vec<String>, Option<SecretSource>, Vec<AppN
     let key = has_key
         .then(|| source(table, "key", ["key_file", "key_env"]))
         .flatten();
-    // The apps, by the names or appids that the servers know; required.
+    // The apps, by the names or appids that the servers know, as programs here call them: SDKs send
+    // appids; required.
     let apps = table.list("apps", appid);
+    // For how long WeChat keeps a replaced token, as the servers have it. Default: theirs, `5m`.
+    let overlap = table.get(
+        "overlap",
+        duration(Duration::from_millis(100)..=3600 * SECOND),
+    );
     for (key, hint) in [
         (
             "servers",
@@ -189,7 +239,14 @@ fn of_agent(table: &Section<'_>) -> (Vec<String>, Option<SecretSource>, Vec<AppN
     let apps = apps.into_iter().flat_map(values);
     let apps = apps.filter(|app| seen.insert(app.clone())).collect();
     let servers = servers.unwrap_or_default().into_iter();
-    (servers.map(|(_, url)| url).collect(), key, apps)
+    Followed {
+        servers: servers.map(|(_, url)| url).collect(),
+        key,
+        apps,
+        // The SDK of the programs here, or the margin of theirs, as for a `[[consumer]]`.
+        margin: raw::margin(table),
+        overlap: overlap.unwrap_or(Policy::default().overlap),
+    }
 }
 
 /// `[[output]]`: what else is done with each token of an app.
@@ -214,9 +271,15 @@ fn output(table: &Section<'_>, apps: &[AppName]) -> Option<Output> {
         }
     }
     let (file, notice) = (token_file(table), notice(table));
+    if is_file == Some(false) {
+        for key in ["path", "format", "mode", "owner"] {
+            if table.has(key) {
+                table.wrong(key, "belongs to `kind = \"file\"`");
+            }
+        }
+    }
     match is_file {
         Some(true) if !table.has("path") => table.missing("needs a `path`"),
-        Some(false) if table.has("path") => table.wrong("path", "belongs to `kind = \"file\"`"),
         Some(false) if !table.has("command") && !table.has("signal") => {
             table.missing("needs a `command`, or a `signal` and a `pid_file`");
         }
@@ -234,7 +297,7 @@ fn output(table: &Section<'_>, apps: &[AppName]) -> Option<Output> {
 
 fn token_file(table: &Section<'_>) -> Option<TokenFile> {
     // Where the file is; it is replaced as a whole, so its folder must be writable.
-    let path = table.get("path", file);
+    let path = table.get("path", named);
     // `token`, `json`, or a text with `{{access_token}}`, `{{app_id}}`, `{{generation}}`,
     // `{{expire_time}}`, `{{time_to_live}}`. Default: `token`.
     let format = table.get("format", format);
@@ -304,10 +367,21 @@ fn format(value: &Value) -> Outcome<Format> {
     Ok(Format::Template(written))
 }
 
+fn named(value: &Value) -> Outcome<PathBuf> {
+    let path = file(value)?;
+    let ends = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let name = path.file_name().filter(|_| !ends);
+    name.ok_or("must name a file, and not a folder")?;
+    Ok(path)
+}
+
 fn mode(value: &Value) -> Outcome<u32> {
     let must = "must be permissions in octal digits, like `\"0640\"`";
     let written = text(value).map_err(|_| must)?;
     let mode = u32::from_str_radix(&written, 8).map_err(|_| must)?;
+    if mode & 0o400 == 0 {
+        return Err("must let the owner read the file".into());
+    }
     (mode <= 0o777).then_some(mode).ok_or_else(|| must.into())
 }
 

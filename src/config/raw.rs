@@ -374,7 +374,7 @@ fn consumer(table: &Section<'_>, names: &Names, seen: &mut Seen) -> Option<Consu
     })
 }
 
-fn margin(table: &Section<'_>) -> Duration {
+pub(super) fn margin(table: &Section<'_>) -> Duration {
     // The SDK of the consumer, which stands for the `margin` of that SDK: `wechatpy`, `wxjava` …
     let sdk = table.get("sdk", margins::of_sdk);
     // How long before the end of a token's life the consumer drops it. Default `0s`.

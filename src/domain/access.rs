@@ -104,6 +104,18 @@ impl Access {
         }
     }
 
+    /// Lets this machine in, whose programs drop a token so long before the end that they are told.
+    pub fn of_this_machine(margin: Duration) -> Self {
+        let everything = Grant {
+            margin,
+            ..Grant::all()
+        };
+        Self {
+            consumers: Vec::new(),
+            everything: Arc::new(everything),
+        }
+    }
+
     /// What the caller may do.
     pub fn identify(&self, peer: Peer, key: Option<&str>) -> Result<&Arc<Grant>, Stranger> {
         match (key, peer) {

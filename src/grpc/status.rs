@@ -50,6 +50,7 @@ impl From<NoToken> for Status {
                 (Code::ResourceExhausted, retry(details, retry_after))
             }
             NoToken::NotATokenError(_) => (Code::FailedPrecondition, because("NOT_A_TOKEN_ERROR")),
+            NoToken::NotAllowed(_) => (Code::PermissionDenied, because("NOT_ALLOWED")),
             NoToken::Draining => (Code::Unavailable, because("DRAINING")),
         };
         new(code, &message, details)

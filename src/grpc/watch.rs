@@ -157,6 +157,10 @@ impl Watch {
             self.looked = true;
             let (found, now) = (self.look(), Instant::now());
             match found {
+                // A sidecar's servers may have lost what they knew. Within a stream no generation falls.
+                Ok(issued) if self.held > Some(issued.token.generation) => {
+                    return Err(NoToken::Draining);
+                }
                 Ok(issued) => {
                     self.give_up = None;
                     self.limit = now.checked_add(issued.time_to_live);

@@ -161,6 +161,7 @@ impl From<NoToken> for Refusal {
         let (errcode, status, retry_after) = match &error {
             NoToken::UnknownApp(_) => return Self::no_such_app(),
             NoToken::NotATokenError(_) => return Self::argument(error.to_string()),
+            NoToken::NotAllowed(_) => (errcode::NOT_ALLOWED, StatusCode::FORBIDDEN, None),
             NoToken::TooOften { retry_after, .. } => (
                 errcode::TOO_OFTEN,
                 StatusCode::TOO_MANY_REQUESTS,

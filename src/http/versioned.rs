@@ -154,7 +154,9 @@ impl Wish {
             let stale = stale.to_str().map_err(|_| {
                 Refusal::argument("`X-Stale-Token` must be the token, which is plain text")
             })?;
-            wish.stale = Some(Secret::new(stale));
+            if !stale.is_empty() {
+                wish.stale = Some(Secret::new(stale));
+            }
         }
         wish.wait = wait.map_or(Ok(Duration::ZERO), |wait| span(&wait))?;
         Ok(wish)

@@ -1,14 +1,14 @@
 //! Follows one app for ever: a stream, its end, a pause, the next stream, at another server if that one
 //! failed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     select,
     sync::{Notify, mpsc},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::{
@@ -42,11 +42,15 @@ pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell, nudg
         known: 0,
         pause: FIRST_PAUSE,
         followed: None,
-        complained: false,
+        complaints: BTreeSet::new(),
     };
     while !follower.tell.is_closed() {
+        let begin = Instant::now();
         let trouble = follower.stream().await;
         follower.complain(trouble).await;
+        if begin.elapsed() >= follower.pause {
+            follower.pause = FIRST_PAUSE;
+        }
         follower.pause = rest(follower.pause, &nudge).await;
     }
 }
@@ -60,15 +64,8 @@ async fn rest(pause: Duration, nudge: &Notify) -> Duration {
     }
 }
 
-/// Whether another server might say something else. A torn connection shows as `UNKNOWN` or `INTERNAL`.
-fn is_the_servers(status: &Status) -> bool {
-    let ours = [
-        Code::NotFound,
-        Code::Unauthenticated,
-        Code::PermissionDenied,
-        Code::InvalidArgument,
-    ];
-    !ours.contains(&status.code())
+fn silent() -> Status {
+    Status::unavailable("the server does not answer")
 }
 
 struct Follower {
@@ -80,8 +77,8 @@ struct Follower {
     pause: Duration,
     /// Whom it has been logged that it follows.
     followed: Option<String>,
-    /// It has been logged that there is a trouble.
-    complained: bool,
+    /// What has been logged since it was followed last.
+    complaints: BTreeSet<Arc<str>>,
 }
 
 impl Follower {
@@ -91,32 +88,38 @@ impl Follower {
             Ok(line) => line,
             Err(error) => return Some(News::unreachable(&error.to_string())),
         };
-        if self.known == 0 {
-            self.ask(&mut line).await;
+        if self.known == 0
+            && let Err(status) = self.ask(&mut line).await
+        {
+            self.servers.give_up(&line.address);
+            return Some(News::refused(&status, &line.address));
         }
         let ended = match self.open(&mut line).await {
             Ok(stream) => self.read(stream, &line.address).await,
             Err(status) => Err(status),
         };
-        if ended.as_ref().err().is_none_or(is_the_servers) {
-            self.servers.give_up(&line.address);
-        }
+        // Also if it does not know us: while keys and apps are being changed, servers differ.
+        self.servers.give_up(&line.address);
         ended
             .err()
             .map(|status| News::refused(&status, &line.address))
     }
 
     /// Whoever asks here before there is a token wants to know why, and a stream says so after 10 s only.
-    async fn ask(&self, line: &mut Line) {
+    /// An error is that of a server that says nothing.
+    async fn ask(&self, line: &mut Line) -> Result<(), Status> {
         let app_id = self.app.to_string();
         let request = line.request(GetTokenRequest { app_id }, Some(FIRST_WORD));
-        let news = match line.calls.get_token(request).await {
-            Ok(answer) => answer.into_inner().token.map(News::Token),
-            Err(status) => Some(News::refused(&status, &line.address)),
-        };
-        if let Some(news) = news {
-            self.pass_on(news).await;
+        match timeout(FIRST_WORD, line.calls.get_token(request)).await {
+            Ok(Ok(answer)) => {
+                if let Some(token) = answer.into_inner().token {
+                    self.pass_on(News::Token(token)).await;
+                }
+            }
+            Ok(Err(status)) => self.pass_on(News::refused(&status, &line.address)).await,
+            Err(_) => return Err(silent()),
         }
+        Ok(())
     }
 
     async fn open(&self, line: &mut Line) -> Result<Streaming<WatchTokenResponse>, Status> {
@@ -126,7 +129,7 @@ impl Follower {
         };
         let request = line.request(message, None);
         let answer = timeout(FIRST_WORD, line.calls.watch_token(request)).await;
-        let answer = answer.map_err(|_| Status::unavailable("the server does not answer"))??;
+        let answer = answer.map_err(|_| silent())??;
         Ok(answer.into_inner())
     }
 
@@ -148,7 +151,6 @@ impl Follower {
                 self.pass_on(News::Token(token)).await;
             }
             self.follows(address);
-            self.pause = FIRST_PAUSE;
             if cause == Cause::Draining {
                 return Ok(());
             }
@@ -156,12 +158,12 @@ impl Follower {
     }
 
     fn follows(&mut self, address: &str) {
-        if self.complained {
+        if !self.complaints.is_empty() {
             info!(app = %self.app, server = address, "following again");
         } else if self.followed.as_deref() != Some(address) {
             info!(app = %self.app, server = address, "following");
         }
-        self.complained = false;
+        self.complaints.clear();
         self.followed = Some(address.to_owned());
     }
 
@@ -169,10 +171,9 @@ impl Follower {
         let Some(trouble) = trouble else {
             return;
         };
-        if !self.complained
-            && let News::Trouble(trouble) = &trouble
+        if let News::Trouble(trouble) = &trouble
+            && self.complaints.insert(Arc::clone(&trouble.message))
         {
-            self.complained = true;
             warn!(app = %self.app, reason = %trouble.message, "no server can be followed");
         }
         self.pass_on(trouble).await;
@@ -186,8 +187,6 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -17,13 +17,14 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::{follow::follow, news::News, report::Answered, servers::Servers};
 use crate::{
     clock::Clock,
     config,
-    domain::AppName,
-    tokens::{Publisher, View},
+    domain::{AppName, Moment},
+    tokens::{Current, Publisher, View},
 };
 
 /// How often the loop turns at least, so that it is known to be alive.
@@ -37,6 +38,8 @@ const LINE: usize = 64;
 pub struct Mirror {
     publisher: Publisher,
     views: BTreeMap<AppName, View>,
+    /// Tokens of servers that lag behind, for the day when those in force are dead.
+    behind: BTreeMap<AppName, Current>,
     servers: Arc<Servers>,
     clock: Clock,
 }
@@ -55,6 +58,7 @@ impl Mirror {
         Self {
             views: views.map(|app| (app.clone(), nothing.clone())).collect(),
             publisher,
+            behind: BTreeMap::new(),
             servers: Arc::new(Servers::new(settings)),
             clock,
         }
@@ -72,7 +76,10 @@ impl Mirror {
         }
         let mut reports = JoinSet::new();
         loop {
-            self.publisher.beat(self.clock.now().boot);
+            let now = self.clock.now();
+            self.publisher.beat(now.boot);
+            self.replace_the_dead(now.boot);
+            let nap = self.nap(now.boot);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -85,17 +92,41 @@ impl Mirror {
                 }
                 // None of them ends by itself.
                 Some(ended) = following.join_next() => crashed(ended),
-                () = sleep(BEAT) => {}
+                () = sleep(nap) => {}
             }
         }
         self.publisher.drain();
     }
 
+    /// A generation falls only here: better an older one than none that lives.
+    fn replace_the_dead(&mut self, now: Moment) {
+        for (app, view) in &mut self.views {
+            if view.usable(now).is_none()
+                && let Some(behind) = self.behind.remove(app)
+                && behind.token.expires_at > now
+            {
+                warn!(app = %app, generation = behind.token.generation.0, "the servers have lost what they knew; going on with an older generation");
+                view.current = Some(behind);
+                self.publisher.publish(app, view.clone());
+            }
+        }
+    }
+
+    /// Until a token dies that has to be replaced, or for a beat.
+    fn nap(&self, now: Moment) -> Duration {
+        let waiting = self.behind.keys().filter_map(|app| self.views.get(app));
+        let deaths = waiting.filter_map(|view| view.current.as_ref());
+        let spans = deaths.map(|current| current.token.expires_at.since(now));
+        spans.min().map_or(BEAT, |span| span.min(BEAT))
+    }
+
     fn on_news(&mut self, app: &AppName, news: News) {
-        let Some(view) = self.views.get_mut(app) else {
+        let (Some(view), now) = (self.views.get_mut(app), self.clock.now()) else {
             return;
         };
-        if let Some(next) = news.after(view, self.clock.now()) {
+        if let Some(behind) = news.behind(view, now) {
+            self.behind.insert(app.clone(), behind);
+        } else if let Some(next) = news.after(view, now) {
             *view = next;
             self.publisher.publish(app, view.clone());
         }

@@ -59,6 +59,16 @@ impl News {
         }
     }
 
+    /// The token that it is about, if one is in force that came after it: its server lags behind the one
+    /// before, or has lost what it knew.
+    pub(super) fn behind(&self, view: &View, now: Now) -> Option<Current> {
+        let Self::Token(token) = self else {
+            return None;
+        };
+        let held = view.usable(now.boot)?.token.generation;
+        (Generation(token.generation) < held).then(|| current(token.clone(), now))?
+    }
+
     /// What is known after it, if that is another thing.
     pub(super) fn after(self, view: &View, now: Now) -> Option<View> {
         let mut next = View {
@@ -68,11 +78,6 @@ impl News {
         match self {
             Self::Token(token) => {
                 let token = current(token, now)?;
-                let held = view.current.as_ref();
-                let held = held.map(|held| held.token.generation).unwrap_or_default();
-                if token.token.generation < held {
-                    return None; // from a server that lags behind the one before
-                }
                 next.current = Some(calmed(token, view.current.as_ref()));
                 next.trouble = None;
             }

@@ -106,6 +106,9 @@ fn refusal(status: &Status, app: &AppName, reported: i64) -> NoToken {
     let errcode = info.and_then(|info| info.metadata.get("errcode")?.parse().ok());
     match (status.code(), info.map(|info| &*info.reason)) {
         (Code::NotFound, _) => NoToken::UnknownApp(app.to_string()),
+        (Code::PermissionDenied | Code::Unauthenticated, _) => {
+            NoToken::NotAllowed(status.message().to_owned())
+        }
         (_, Some("REFRESH_BUDGET")) => NoToken::TooOften {
             retry_after,
             errcode,

@@ -69,7 +69,7 @@ pub async fn serve(output: Output, tokens: Tokens) {
         changes.mark_unchanged();
         // Without a token, what was done last stays: it may work longer than anybody knows.
         if let Ok(issued) = tokens.current(&output.app, Duration::ZERO).await
-            && issued.token.generation > done
+            && issued.token.generation != done
         {
             done = once(&output, &tokens).await;
         } else if changes.changed().await.is_err() {

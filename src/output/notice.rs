@@ -67,8 +67,10 @@ impl Drop for Leashed {
 
 fn send(signal: i32, pid_file: &std::path::Path) -> Result<(), String> {
     let written = fs::read_to_string(pid_file).map_err(|error| error.to_string())?;
-    let pid = written.trim().parse().ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or("there is no number in it")?;
+    // A number below 1 stands for many processes.
+    let number = written.trim().parse().ok().filter(|number| *number > 0);
+    let pid = number.and_then(Pid::from_raw);
+    let pid = pid.ok_or("there is no number of a process in it")?;
     let signal = Signal::from_named_raw(signal).ok_or("there is no such signal")?;
     kill_process(pid, signal).map_err(|error| error.to_string())
 }

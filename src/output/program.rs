@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{OutputError, PATIENCE, text};
 use crate::{
-    domain::{AppName, Generation},
+    domain::AppName,
     tokens::{Issued, Tokens},
 };
 
@@ -110,12 +110,12 @@ async fn rotated(tokens: &Tokens, held: &Held) {
         let before = issued.token.generation;
         let mut changes = tokens.watch(app).ok()?;
         Some(Box::pin(async move {
-            let newer = |view: &crate::tokens::View| {
+            let another = |view: &crate::tokens::View| {
                 let current = view.current.as_ref();
-                current.map_or(Generation::default(), |c| c.token.generation) > before
+                current.is_some_and(|current| current.token.generation != before)
             };
             // There are no tokens any more: the end comes another way.
-            if changes.wait_for(newer).await.is_err() {
+            if changes.wait_for(another).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }))

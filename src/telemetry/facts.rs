@@ -45,7 +45,7 @@ pub struct AppFacts {
     /// Whether an outcome is open.
     pub suspect: bool,
     /// How often its token may still be replaced today.
-    pub budget: u32,
+    pub budget: Option<u32>,
     /// Whether the last attempt to get a token failed.
     pub failing: bool,
     /// Whether what is known of it cannot be saved.
@@ -65,7 +65,7 @@ impl Collector for Facts {
         })?;
         self.each(page, &metrics::TOKEN_USABLE, |app| Some(flag(app.usable)))?;
         self.each(page, &metrics::SUSPECT, |app| Some(flag(app.suspect)))?;
-        self.each(page, &metrics::BUDGET, |app| Some(app.budget))?;
+        self.each(page, &metrics::BUDGET, |app| app.budget)?;
         self.each(page, &metrics::FAILING, |app| Some(flag(app.failing)))?;
         let unsaved = |app: &AppFacts| Some(flag(app.store_failing));
         self.each(page, &metrics::STORE_FAILING, unsaved)?;

@@ -39,6 +39,9 @@ pub enum NoToken {
     /// The reported errcode is not about the token.
     #[error("errcode {0} is not cured by another token")]
     NotATokenError(i64),
+    /// In a sidecar: the server does not let it do this. What the server says.
+    #[error("the sidecar may not do this: {0}")]
+    NotAllowed(String),
     /// The owner is gone or about to go.
     #[error("the server is shutting down")]
     Draining,

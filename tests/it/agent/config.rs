@@ -64,7 +64,7 @@ fn everything_that_can_be_set_is_understood() {
 
 /// Files and what is told of them. `AGENT` stands for a good first table, `FILE` for an output that is a
 /// file.
-const BAD: [(&str, &str); 24] = [
+const BAD: [(&str, &str); 31] = [
     (
         "",
         "`agent` needs `servers`, a list like `[\"http://wxtokend:50051\"]`",
@@ -144,6 +144,31 @@ const BAD: [(&str, &str); 24] = [
     (
         "FILE[[output]]\napp = 'shop'\nkind = 'file'\npath = 'x'",
         "`output[1].path` is written by another output already",
+    ),
+    (
+        "FILE[[output]]\napp = 'shop'\nkind = 'file'\npath = './y/../x'",
+        "`output[1].path` is written by another output already",
+    ),
+    (
+        "AGENTkey_file = '/k'\n[[output]]\napp = 'shop'\nkind = 'file'\npath = '/./k'",
+        "`output[0].path` is the file with the key",
+    ),
+    (
+        "AGENT[[output]]\napp = 'shop'\nkind = 'file'\npath = '/run/'",
+        "`output[0].path` must name a file, and not a folder",
+    ),
+    (
+        "AGENT[[output]]\napp = 'shop'\nkind = 'command'\nmode = '0600'",
+        "`output[0].mode` belongs to `kind = \"file\"`",
+    ),
+    (
+        "FILEmode = '0044'",
+        "`output[0].mode` must let the owner read the file",
+    ),
+    ("AGENToverlap = '2h'", ":4:11: `agent.overlap` must be"),
+    (
+        "AGENTsdk = 'wxjava'\nmargin = '1s'",
+        "`agent.margin` is known from `sdk`: keep one of them",
     ),
     ("FILEcomand = ['x']", "is unknown, did you mean `command`?"),
 ];

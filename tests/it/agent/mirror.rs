@@ -9,13 +9,14 @@ use wxtokend::{
     config::Agent,
     domain::{
         Generation, Remedy, Secret,
+        access::{Consumer, Grant},
         report::{Stale, StaleReport},
     },
     mirror::Mirror,
     tokens::{self, Current, Gone, NoToken, Outcome, Tokens, View},
 };
 
-use crate::served::{Running, app, eventually, failed, serve, within};
+use crate::served::{Running, app, eventually, failed, serve, serve_with, settings, within};
 
 const LIFE: Duration = Duration::from_hours(2);
 
@@ -140,6 +141,40 @@ async fn a_server_that_lags_behind_sets_nothing_back() {
     assert_eq!(known.unwrap(), (9, Outcome::AlreadyNewer));
     behind.publish(10);
     sidecar.has(10).await;
+}
+
+#[tokio::test]
+async fn servers_that_have_lost_what_they_knew_are_believed_once_the_token_is_dead() {
+    let (before, after) = (serve().await, serve().await);
+    for server in [&before, &after] {
+        let view = server.alive(9, Duration::from_secs(3));
+        server.publisher.publish(&app("shop"), view);
+    }
+    let sidecar = follow(&[&before.url, &after.url]);
+    sidecar.has(9).await;
+    let death = sidecar.view().current.unwrap().token.expires_at;
+    after.publish(5);
+    before.drain_and_stop().await;
+    sidecar.has(5).await;
+    assert!(sidecar.tokens.now().boot >= death, "not before");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_it_is_left_for_one_that_does() {
+    let orders = Consumer {
+        key: Secret::new("key-of-orders"),
+        grant: Arc::new(Grant::all()),
+    };
+    let strict = serve_with(settings(), vec![orders], Duration::from_secs(1)).await;
+    let good = serve().await;
+    good.publish(5);
+    strict.publish(9);
+    // Which one comes first is random.
+    for _ in 0..4 {
+        let sidecar = follow(&[&strict.url, &good.url]);
+        sidecar.has(5).await;
+        sidecar.stop.cancel();
+    }
 }
 
 #[tokio::test]

@@ -121,6 +121,8 @@ async fn it_keeps_the_last_token_until_that_dies_and_follows_a_server_that_comes
     let admin = admin.strip_prefix("admin ").unwrap();
     let (_, page) = http(admin, "GET", "/metrics", "").await;
     assert!(page.contains("wxtokend_holder{app=\"c\"} 0"), "{page}");
+    let budget = "replacement_budget_remaining{";
+    assert!(!page.contains(budget), "it replaces nothing: {page}");
     let mut client = agent.client().await;
     let held = token(&mut client, "c").await.unwrap();
     server.process.kill().await;
@@ -188,13 +190,48 @@ async fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
     ));
     agent.until_stderr("`sh` took longer than 1s").await;
     let started = stage.read("started");
-    let sleeper = started.lines().next().unwrap();
-    // What nobody has buried yet has no command line any more.
-    let cmdline = format!("/proc/{sleeper}/cmdline");
+    is_gone(started.lines().next().unwrap()).await;
+}
+
+/// Until the process of this number is dead. What nobody has buried yet has no command line.
+async fn is_gone(number: &str) {
+    let cmdline = format!("/proc/{}/cmdline", number.trim());
     until("it is dead", || {
         fs::read_to_string(&cmdline).unwrap_or_default().is_empty()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_outlives_the_sidecar() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let command = "command = ['sh', '-c', 'echo $$ > DIR/pid; sleep 1000; :']";
+    let output = format!("[[output]]\napp = 'c'\nkind = 'command'\n{command}\n");
+    for more in [&[][..], &["--once"]] {
+        let _ = fs::remove_file(stage.home.path("pid"));
+        let config = stage.write_agent(&output);
+        let arguments = [&["agent", "--config", &config], more].concat();
+        let agent = Process::start(&arguments, &[]);
+        until("it runs", || stage.read("pid").ends_with('\n')).await;
+        agent.signal("TERM").await;
+        let ended = agent.end().await;
+        assert_eq!(ended.code(), i32::from(!more.is_empty()), "{ended:?}");
+        is_gone(&stage.read("pid")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_stands_for_many_processes_gets_no_signal() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let output = "[[output]]\napp = 'c'\nkind = 'command'\nsignal = 'USR1'\npid_file = 'DIR/pid'\n";
+    for number in ["-1", "0", "-2147483648", "99999999999", "one"] {
+        fs::write(stage.home.path("pid"), number).unwrap();
+        let agent = stage.agent(output);
+        let no = "there is no number of a process in it";
+        agent.until_stderr(no).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,7 +272,15 @@ async fn once_does_each_output_and_ends() {
         stage.read("token"),
         "the file comes first"
     );
+    // One that fails holds up no other.
+    let fails = "[[output]]\napp = 'c'\nkind = 'command'\ncommand = ['false']\n";
+    let writes = "[[output]]\napp = 'c'\nkind = 'file'\npath = 'DIR/after'\n";
+    let config = stage.write_agent(&format!("{fails}{writes}"));
+    let agent = Process::start(&["agent", "--config", &config, "--once"], &[]);
+    until("it is written", || !stage.read("after").is_empty()).await;
+    drop(agent);
     drop(server);
+
     let config = stage.write_agent("");
     let ended = Process::run(&["agent", "--config", &config, "--once"]).await;
     assert_eq!(ended.code(), 1, "{ended:?}");
@@ -246,7 +291,7 @@ async fn once_does_each_output_and_ends() {
 async fn a_program_runs_with_the_token_in_its_environment_and_the_sidecar_ends_with_it() {
     let stage = Stage::new().await;
     let _server = stage.home.serve().await;
-    let config = stage.write_agent("");
+    let config = stage.write_agent("[admin]\nlisten = '127.0.0.1:0'\n");
     let script = "echo $WXTOKEND_APP $WXTOKEND_ACCESS_TOKEN $WXTOKEND_ACCESS_TOKEN_C; exit 7";
     let program = ["agent", "--config", &config, "--", "sh", "-c", script];
     let ended = Process::run(&program).await;

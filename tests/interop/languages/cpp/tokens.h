@@ -95,7 +95,8 @@ class Tokens {
 
   pb::Token Take(const pb::Token& token) {
     std::lock_guard guard(lock_);
-    if (token.generation() >= held_.generation()) {
+    // An older one only if there is no other any more.
+    if (token.generation() >= held_.generation() || Clock::now() >= keep_until_) {
       held_ = token;
       keep_until_ = Clock::now() + seconds(token.keep_for().seconds()) + nanoseconds(token.keep_for().nanos());
     }

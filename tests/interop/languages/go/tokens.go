@@ -99,7 +99,8 @@ func (t *Tokens) Held() (*pb.Token, time.Time) {
 func (t *Tokens) take(token *pb.Token) *pb.Token {
 	t.lock.Lock()
 	defer t.lock.Unlock()
-	if token.Generation >= t.held.GetGeneration() {
+	// An older one only if there is no other any more.
+	if token.Generation >= t.held.GetGeneration() || !time.Now().Before(t.keepUntil) {
 		t.held, t.keepUntil = token, time.Now().Add(token.KeepFor.AsDuration())
 	}
 	return t.held

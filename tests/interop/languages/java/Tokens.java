@@ -83,7 +83,9 @@ class Tokens {
   }
 
   private synchronized void take(Token token) {
-    if (Long.compareUnsigned(token.getGeneration(), held.getGeneration()) >= 0) {
+    boolean newer = Long.compareUnsigned(token.getGeneration(), held.getGeneration()) >= 0;
+    // An older one only if there is no other any more.
+    if (newer || System.nanoTime() - keepUntil >= 0) {
       held = token;
       Duration keepFor = Duration.ofSeconds(token.getKeepFor().getSeconds(), token.getKeepFor().getNanos());
       keepUntil = System.nanoTime() + keepFor.toNanos();

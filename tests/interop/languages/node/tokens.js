@@ -62,7 +62,9 @@ class Tokens {
 
   take(token) {
     // It may be larger than any number of JavaScript's.
-    if (BigInt(token.generation) >= BigInt(this.held.generation)) {
+    const newer = BigInt(token.generation) >= BigInt(this.held.generation);
+    // An older one only if there is no other any more.
+    if (newer || performance.now() >= this.keepUntil) {
       this.held = token;
       this.keepUntil = performance.now() + Number(token.keepFor.seconds) * 1000 + token.keepFor.nanos / 1e6;
     }

@@ -58,6 +58,7 @@ class Tokens:
             pause = min(pause * 2, 10)
 
     def take(self, token):
-        if token.generation >= self.held.generation:
+        # An older one only if there is no other any more.
+        if token.generation >= self.held.generation or time.monotonic() >= self.keep_until:
             self.held = token
             self.keep_until = time.monotonic() + token.keep_for.ToTimedelta().total_seconds()
