@@ -41,14 +41,16 @@ pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell, nudg
         tell,
         known: 0,
         pause: FIRST_PAUSE,
+        messages: 0,
         followed: None,
         complaints: BTreeSet::new(),
     };
     while !follower.tell.is_closed() {
-        let begin = Instant::now();
+        let (begin, heard) = (Instant::now(), follower.messages);
         let trouble = follower.stream().await;
         follower.complain(trouble).await;
-        if begin.elapsed() >= follower.pause {
+        // A server that says a word and hangs up is no better than one that says none.
+        if follower.messages > heard && begin.elapsed() >= follower.pause {
             follower.pause = FIRST_PAUSE;
         }
         follower.pause = rest(follower.pause, &nudge).await;
@@ -75,6 +77,8 @@ struct Follower {
     /// The newest generation.
     known: u64,
     pause: Duration,
+    /// How many there were on all streams.
+    messages: u64,
     /// Whom it has been logged that it follows.
     followed: Option<String>,
     /// What has been logged since it was followed last.
@@ -151,6 +155,7 @@ impl Follower {
                 self.pass_on(News::Token(token)).await;
             }
             self.follows(address);
+            self.messages += 1;
             if cause == Cause::Draining {
                 return Ok(());
             }

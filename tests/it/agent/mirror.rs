@@ -1,6 +1,6 @@
 //! What a sidecar makes of what servers say.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use wxtokend::{
     config::Agent,
     domain::{
         Generation, Remedy, Secret,
-        access::{Consumer, Grant},
+        access::{Consumer, Grant, Right},
         report::{Stale, StaleReport},
     },
     mirror::Mirror,
@@ -28,7 +28,11 @@ struct Sidecar {
 
 /// Follows the app `shop` at `urls`.
 fn follow(urls: &[&str]) -> Sidecar {
-    let text = format!("[agent]\nservers = {urls:?}\napps = ['shop']\n");
+    follow_with(urls, "")
+}
+
+fn follow_with(urls: &[&str], more: &str) -> Sidecar {
+    let text = format!("[agent]\nservers = {urls:?}\napps = ['shop']\n{more}");
     let settings = Agent::parse(&text, "agent.toml", []).unwrap();
     let names = [(app("shop"), "shop".to_owned())];
     let (tokens, publisher) = tokens::channel(names, Clock::SYSTEM);
@@ -252,6 +256,30 @@ async fn a_report_goes_to_the_server_and_its_token_is_here_before_the_answer() {
         let (answer, ()) = tokio::join!(sidecar.report(stale), judged);
         assert_eq!(answer.unwrap(), (next, Outcome::Refreshed));
     }
+}
+
+#[tokio::test]
+async fn who_may_not_report_is_told_so() {
+    let reads = Grant {
+        rights: [Right::Read].into(),
+        ..Grant::all()
+    };
+    let reader = Consumer {
+        key: Secret::new("key-of-reader"),
+        grant: Arc::new(reads),
+    };
+    let server = serve_with(settings(), vec![reader], Duration::from_secs(1)).await;
+    server.publish(5);
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, "key-of-reader").unwrap();
+    let sidecar = follow_with(&[&server.url], &format!("key_file = {key:?}"));
+    sidecar.has(5).await;
+    let answer = sidecar.report(Stale::Generation(Generation(5))).await;
+    let error = answer.unwrap_err();
+    assert!(matches!(error, NoToken::NotAllowed(_)), "{error:?}");
+    let said = "the sidecar may not do this: the caller lacks the right `refresh`";
+    assert_eq!(error.to_string(), said);
 }
 
 #[tokio::test]

@@ -257,6 +257,26 @@ async fn a_process_gets_a_signal_for_each_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn over_http_it_lends_for_what_the_sdk_here_subtracts() {
+    let stage = Stage::new().await;
+    let _server = stage.home.serve().await;
+    let config = stage.write_agent("[http]\nlisten = '127.0.0.1:0'\n");
+    let set = [
+        ("WXTOKEND__AGENT__SDK", "wxjava"),
+        ("WXTOKEND__AGENT__OVERLAP", "2s"),
+    ];
+    let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let agent = Process::start(&["agent", "--config", &config], &set);
+    let line = agent.stdout_line("http ").await;
+    let url = line.strip_prefix("http ").unwrap();
+    let target = "/cgi-bin/token?grant_type=client_credential&appid=c&secret=whatever";
+    let (_, body) = http(url, "GET", target, "").await;
+    let told: Value = serde_json::from_str(&body).unwrap();
+    // Four fifths of the overlap in whole seconds, and WxJava's 200 s.
+    assert_eq!(told["expires_in"], 201, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn once_does_each_output_and_ends() {
     let stage = Stage::new().await;
     let server = stage.home.serve().await;

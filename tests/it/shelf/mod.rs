@@ -41,7 +41,7 @@
 //!
 //! | # | complaint | where | here |
 //! |---|---|---|---|
-//! | 1 | the older of two answers overwrites the newer one | binarywang/WxJava#369, #1222, lanrion/weixin_authorize#81 | `order::wxjava_369_there_is_one_fetch_at_a_time_whatever_callers_do`, `it::store::the_later_of_two_saves_at_a_time_wins`, `src::grpc::watch::no_news_and_no_older_token_are_passed_on` |
+//! | 1 | the older of two answers overwrites the newer one | binarywang/WxJava#369, #1222, lanrion/weixin_authorize#81 | `order::wxjava_369_there_is_one_fetch_at_a_time_whatever_callers_do`, `it::store::the_later_of_two_saves_at_a_time_wins`, `src::grpc::watch::no_news_are_passed_on_and_an_older_token_ends_the_stream` |
 //! | 2 | who waited for the lock fetches again | binarywang/WxJava#963, #1554 | `order::wxjava_963_who_waited_for_a_fetch_takes_its_result` |
 //! | 3 | a late complaint expires a renewed token | binarywang/WxJava#1300, Eric-Guo/wechat#76 | `order::wxjava_1300_a_late_complaint_does_not_touch_a_renewed_token` |
 //! | 4 | give us a refresh that names the old token | ArtisanCloud/PowerWeChat#244 | `order::power_wechat_244_a_token_can_be_reported_by_itself` |
