@@ -3,13 +3,7 @@
 //! Each test has a real file system of its own, so it needs the right to mount, and mounts of its own
 //! to leave none behind: `.ci/run chaos` gives it both.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, time::Duration};
 
 use wxtokend::{
     pb,
@@ -17,6 +11,7 @@ use wxtokend::{
 };
 
 use crate::{
+    mounts::mount,
     process::{Home, Process, Server, WeChat, token_that, until},
     seen::Seen,
 };
@@ -39,12 +34,6 @@ struct Disk(PathBuf);
 impl Disk {
     /// At the place where a server of `home` keeps its state.
     fn of(home: &Home) -> Self {
-        let own = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-        assert_ne!(
-            own("self"),
-            own("1"),
-            "`.ci/run chaos` gives this mounts of its own"
-        );
         let disk = Self(home.path("data"));
         fs::create_dir(&disk.0).unwrap();
         mount(
@@ -89,11 +78,6 @@ impl Drop for Disk {
             .arg(&self.0)
             .status();
     }
-}
-
-fn mount(arguments: &[&str], place: &Path) {
-    let status = Command::new("mount").args(arguments).arg(place).status();
-    assert!(status.unwrap().success(), "this takes the right to mount");
 }
 
 fn settings() -> Settings {

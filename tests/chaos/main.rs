@@ -25,6 +25,8 @@ mod disk;
 mod held;
 mod kill;
 mod measured;
+mod mounts;
+mod names;
 mod sidecar;
 
 /// For [`process::Home::replace`], so that no limit of open files is worth a warning.
