@@ -223,7 +223,7 @@ mod tests {
         };
         let again = Duration::from_secs(3);
         // (no, errcode, status, when to ask again)
-        let table: [(Refusal, i64, u16, Option<&str>); 14] = [
+        let table: [(Refusal, i64, u16, Option<&str>); 15] = [
             (Refusal::no_such_page(), 40066, 404, None),
             (Refusal::method("GET"), 43001, 405, None),
             (Refusal::not_json(), 47001, 400, None),
@@ -256,6 +256,7 @@ mod tests {
                 Some("3"),
             ),
             (NoToken::NotATokenError(45009).into(), 40097, 400, None),
+            (NoToken::NotAllowed("no".into()).into(), 48001, 403, None),
         ];
         for (refusal, errcode, status, after) in table {
             let shown = format!("{refusal:?}");

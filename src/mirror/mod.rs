@@ -98,7 +98,7 @@ impl Mirror {
         self.publisher.drain();
     }
 
-    /// A generation falls only here: better an older one than none that lives.
+    /// Better an older generation than none that lives.
     fn replace_the_dead(&mut self, now: Moment) {
         for (app, view) in &mut self.views {
             if view.usable(now).is_none()
@@ -126,7 +126,13 @@ impl Mirror {
         };
         if let Some(behind) = news.behind(view, now) {
             self.behind.insert(app.clone(), behind);
-        } else if let Some(next) = news.after(view, now) {
+            return;
+        }
+        if let News::Token(_) = &news {
+            // The servers have caught up, and what they had before is retired.
+            self.behind.remove(app);
+        }
+        if let Some(next) = news.after(view, now) {
             *view = next;
             self.publisher.publish(app, view.clone());
         }
@@ -161,27 +167,57 @@ mod tests {
     use super::*;
     use crate::{
         pb,
-        tokens::{self, Outcome},
+        tokens::{self, Outcome, Tokens},
     };
 
-    #[tokio::test]
-    async fn the_token_of_an_answer_is_in_force_before_the_answer_is_heard() {
+    /// One that follows `shop`.
+    fn mirror() -> (Mirror, Tokens, AppName) {
         let text = "[agent]\nservers = ['http://127.0.0.1:1']\napps = ['shop']\n";
         let settings = config::Agent::parse(text, "agent.toml", []).unwrap();
         let app = settings.apps[0].clone();
         let names = [(app.clone(), "wx1".to_owned())];
         let (tokens, publisher) = tokens::channel(names, Clock::SYSTEM);
-        let mut mirror = Mirror::new(publisher, &settings, Clock::SYSTEM);
-        let token = pb::Token {
-            access_token: "98_new".into(),
-            generation: 8,
-            time_to_live: Duration::from_hours(2).try_into().ok(),
+        let mirror = Mirror::new(publisher, &settings, Clock::SYSTEM);
+        (mirror, tokens, app)
+    }
+
+    fn token(generation: u64, hours: u64) -> pb::Token {
+        pb::Token {
+            access_token: format!("98_{generation}"),
+            generation,
+            time_to_live: Duration::from_hours(hours).try_into().ok(),
             ..pb::Token::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_token_of_a_server_that_lagged_is_forgotten_once_it_has_caught_up() {
+        let later = Clock::SYSTEM.now().boot + Duration::from_hours(2);
+        for (told, left) in [
+            (&[(9, 1), (8, 3)][..], Some(8)),
+            (&[(9, 1), (8, 3), (10, 1)], None),
+        ] {
+            let (mut mirror, _, app) = mirror();
+            for (generation, hours) in told {
+                mirror.on_news(&app, News::Token(token(*generation, *hours)));
+            }
+            mirror.replace_the_dead(later);
+            let usable = mirror.views[&app].usable(later);
+            assert_eq!(
+                usable.map(|current| current.token.generation.0),
+                left,
+                "{told:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_token_of_an_answer_is_in_force_before_the_answer_is_heard() {
+        let (mut mirror, tokens, app) = mirror();
         let (reply, heard) = oneshot::channel();
         mirror.on_answer(Ok(Answered {
             app: app.clone(),
-            token: Some(token),
+            token: Some(token(8, 2)),
             outcome: Ok(Outcome::Refreshed),
             reply,
         }));

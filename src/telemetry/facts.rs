@@ -44,7 +44,7 @@ pub struct AppFacts {
     pub usable: bool,
     /// Whether an outcome is open.
     pub suspect: bool,
-    /// How often its token may still be replaced today.
+    /// How often its token may still be replaced today, if that is done here.
     pub budget: Option<u32>,
     /// Whether the last attempt to get a token failed.
     pub failing: bool,
