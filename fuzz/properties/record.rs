@@ -76,6 +76,7 @@ fn record(input: &mut Unstructured<'_>) -> Result<Record> {
             minted_at: perhaps(input)?,
         },
         blocked_until: perhaps(input)?,
+        trouble: None,
     })
 }
 

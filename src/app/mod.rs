@@ -99,7 +99,8 @@ async fn serve_until_stopped(
     config.grpc.max_connections = Http::leaves(config.http.as_ref(), wanted);
     let mut signals = Signals::new()?;
     let clock = Clock::SYSTEM;
-    let store = store::open(&config.store, clock).context("cannot use the store")?;
+    let appids = config.apps.iter().map(|app| app.appid.clone()).collect();
+    let store = store::open(&config.store, appids, clock).context("cannot use the store")?;
     let names = config
         .apps
         .iter()

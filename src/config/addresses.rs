@@ -95,6 +95,42 @@ pub(super) fn server(value: &Value) -> Outcome<String> {
     Ok(format!("http://{authority}"))
 }
 
+/// One or several `host:port` behind a scheme, and a path.
+pub(super) fn store_urls(value: &Value, schemes: &[&str]) -> Outcome<String> {
+    let written = text(value)?;
+    let (scheme, rest) = written.split_once("://").unwrap_or(("", ""));
+    let several = scheme.contains('-');
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if !several || !schemes.contains(&scheme) {
+        url(&written, schemes)?;
+    }
+    if hosts.contains('@') {
+        return Err("must hold no user and no password: they have keys of their own".into());
+    }
+    for host in hosts.split(',') {
+        tcp(host.to_owned()).map_err(|_| {
+            let more = if several { ",host:port" } else { "" };
+            format!("must be `{scheme}://host:port{more}`")
+        })?;
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if !path.bytes().all(plain) {
+        return Err("must end after one name or number".into());
+    }
+    match scheme {
+        "redis-sentinel" | "rediss-sentinel" if path.is_empty() => {
+            Err("needs the name of the master after a `/`".into())
+        }
+        "redis" | "rediss" if !path.is_empty() && path.parse::<u32>().is_err() => {
+            Err("must end after the number of a database".into())
+        }
+        "http" | "https" | "redis-cluster" | "rediss-cluster" if !path.is_empty() => {
+            Err("must have no path".into())
+        }
+        _ => Ok(written),
+    }
+}
+
 /// A proxy: `http://host:port`.
 pub(super) fn proxy(value: &Value) -> Outcome<String> {
     let written = text(value)?;

@@ -12,6 +12,7 @@ mod places;
 mod raw;
 mod secrets;
 mod section;
+mod store;
 mod tree;
 mod values;
 mod warnings;
@@ -180,7 +181,7 @@ pub enum Listen {
 }
 
 /// `[store]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Store {
     /// Nothing survives.
     Memory,
@@ -189,6 +190,56 @@ pub enum Store {
         /// The folder, created if missing.
         path: PathBuf,
     },
+    /// Replicas share an etcd cluster.
+    Etcd(Etcd, Sharing),
+    /// Replicas share a Redis.
+    Redis(Redis, Sharing),
+}
+
+/// How replicas share a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// How long a claim outlives the last sign of its replica.
+    pub lease: Duration,
+    /// The folder of the local copy, created if missing.
+    pub cache: PathBuf,
+}
+
+/// `[store]` of the kind `etcd`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// The members, as URLs; all with TLS or none.
+    pub endpoints: Vec<String>,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// A name, and the file with the password.
+    pub user: Option<(String, PathBuf)>,
+    /// For `https` endpoints.
+    pub tls: Tls,
+}
+
+/// `[store]` of the kind `redis`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// Where it is: `redis://`, `rediss://`, and for several nodes `redis+sentinel://` and `redis+cluster://`.
+    pub url: String,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Of an access list.
+    pub user: Option<String>,
+    /// The file with the password.
+    pub password_file: Option<PathBuf>,
+    /// For TLS.
+    pub tls: Tls,
+}
+
+/// Files for TLS with a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates to trust, PEM, instead of the built-in ones.
+    pub ca_file: Option<PathBuf>,
+    /// A client's certificate and its key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[upstream]`.

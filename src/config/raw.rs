@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use super::{
-    Admin, App, Config, Consumer, Grpc, Http, Listen, Log, Store, Upstream,
+    Admin, App, Config, Consumer, Grpc, Http, Listen, Log, Upstream,
     addresses::{base_url, listen, proxy},
     margins,
     names::{Names, Seen, appid, label, name},
     secrets::source,
     section::Section,
+    store::store,
     values::{choice, duration, duration_or_never, file, share, shown, text, whole},
 };
 use crate::domain::{
@@ -35,8 +36,8 @@ pub(super) fn config(root: &Section<'_>) -> Config {
         );
     }
     let Listeners { grpc, http, admin } = listeners(root);
-    let store = root.table("store", store);
     let upstream = root.table("upstream", upstream);
+    let store = root.table("store", |table| store(table, upstream.timeout));
     let standard = Policy {
         timeout: upstream.timeout,
         ..Policy::default()
@@ -171,55 +172,6 @@ fn admin(table: &Section<'_>) -> Admin {
 fn meet(one: &Listen, other: &Listen) -> bool {
     let any_port = |at: &Listen| matches!(at, Listen::Tcp(address) if address.ends_with(":0"));
     one == other && !any_port(one)
-}
-
-/// `[store]`: where tokens survive a restart.
-fn store(table: &Section<'_>) -> Store {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Kind {
-        File,
-        Memory,
-        Shared,
-    }
-    let words = [
-        ("file", Kind::File),
-        ("memory", Kind::Memory),
-        ("etcd", Kind::Shared),
-        ("redis", Kind::Shared),
-    ];
-    // `file` (the default): a file for each app in a folder. `memory`: nothing survives.
-    let kind = table.get("kind", choice(&words)).unwrap_or(Kind::File);
-    // The folder of the kind `file`, made if it is missing; of no meaning to the kind `memory`.
-    let path = table.get("path", file).unwrap_or_else(|| "data".into());
-    if kind == Kind::Shared {
-        let text = "is of a kind that is not available in this version: use `file` or `memory`";
-        table.wrong("kind", text);
-    }
-    let shared = [
-        "endpoints",
-        "url",
-        "prefix",
-        "user",
-        "password_file",
-        "ca_file",
-        "cert_file",
-        "key_file",
-        "lease",
-        "cache",
-    ];
-    for key in shared {
-        // One problem is enough for the whole table.
-        if kind == Kind::Shared {
-            table.has(key);
-        } else {
-            let text = "belongs to a shared store, which is not available in this version";
-            table.refuse(key, text);
-        }
-    }
-    if kind == Kind::Memory {
-        return Store::Memory;
-    }
-    Store::File { path }
 }
 
 /// `[upstream]`: how WeChat is reached.

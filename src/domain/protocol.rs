@@ -19,6 +19,8 @@ use super::{Ask, Note, Record};
 pub struct Errand {
     /// What to ask for.
     pub ask: Ask,
+    /// What was known before.
+    pub before: Box<Record>,
     /// The record to write first: it says that WeChat is being asked.
     pub note: Option<Record>,
 }
@@ -28,9 +30,13 @@ impl Errand {
     pub fn new(ask: Ask, record: Record, note: Option<Note>) -> Self {
         let note = note.map(|note| Record {
             note: Some(note),
-            ..record
+            ..record.clone()
         });
-        Self { ask, note }
+        Self {
+            ask,
+            before: Box::new(record),
+            note,
+        }
     }
 
     /// Its first step.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Generation, Mode, Moment, Token, budget::Ledger};
+use super::{Generation, Mode, Moment, Token, Trouble, budget::Ledger};
 
 /// Everything a store keeps about one app. Moments are of this machine's present uptime: stores
 /// translate them from whatever they keep.
@@ -22,6 +22,9 @@ pub struct Record {
     pub ledger: Ledger,
     /// WeChat's administrator rejected this server: ask nothing before.
     pub blocked_until: Option<Moment>,
+    /// Why there is no newer token, for replicas that do not ask themselves. A store that one server has
+    /// to itself does not keep it.
+    pub trouble: Option<Arc<Trouble>>,
 }
 
 /// "Asking since `asked_at`, generation `reserved`": written before WeChat is asked for a token that
@@ -45,6 +48,7 @@ impl Record {
             note: None,
             ledger: Ledger::default(),
             blocked_until: None,
+            trouble: None,
         }
     }
 

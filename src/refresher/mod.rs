@@ -16,7 +16,7 @@ use std::{
 pub use app::Managed;
 use app::{App, Event};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     domain::{AppName, Moment, Now, time::was_set},
-    store::Store,
+    store::{Opened, Shared, shared::Seen},
     telemetry::Metrics,
     tokens::{Publisher, Reported},
 };
@@ -38,11 +38,22 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// A fetch that is under way when the server stops is waited for, but not longer.
 const LAST_FETCH: Duration = Duration::from_secs(8);
 
+/// A shared store is waited for at a start, but not longer: without it there is the local copy.
+const CONTACT: Duration = Duration::from_secs(3);
+
+/// To give up the claims.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// The owner of all tokens.
 #[derive(Debug)]
 pub struct Refresher {
     publisher: Publisher,
     apps: BTreeMap<AppName, App>,
+    /// By appid.
+    names: BTreeMap<String, AppName>,
+    /// If there are other replicas: what they do.
+    shared: Option<Arc<Shared>>,
+    changes: Option<mpsc::UnboundedReceiver<Seen>>,
     events: JoinSet<(AppName, Event)>,
     clock: Clock,
     /// The time of day at which the machine was started, as the wall clock had it last.
@@ -55,21 +66,37 @@ impl Refresher {
     pub async fn new(
         publisher: Publisher,
         apps: impl IntoIterator<Item = Managed>,
-        store: Arc<dyn Store>,
+        store: impl Into<Opened>,
         clock: Clock,
         metrics: &Metrics,
     ) -> Self {
-        let mut owned = BTreeMap::new();
+        let store = store.into();
+        let shared = match &store {
+            Opened::Own(_) => None,
+            Opened::Shared(shared) => Some(Arc::clone(shared)),
+        };
+        let reached = match &shared {
+            Some(shared) => shared.wait_for_contact(CONTACT).await,
+            None => true,
+        };
+        let (mut owned, mut names) = (BTreeMap::new(), BTreeMap::new());
         for managed in apps {
-            let name = managed.name.clone();
+            let (name, appid) = (managed.name.clone(), managed.appid.clone());
             let figures = metrics.refreshing(&name);
-            let app = App::load(managed, Arc::clone(&store), clock, figures).await;
+            let mut app = App::load(managed, &store, clock, figures).await;
+            if !reached {
+                app.load_copy(clock.now()).await;
+            }
             publisher.publish(&name, app.view(clock.now()));
+            names.insert(appid, name.clone());
             owned.insert(name, app);
         }
         Self {
             publisher,
             apps: owned,
+            names,
+            changes: shared.as_ref().and_then(|shared| shared.changes()),
+            shared,
             events: JoinSet::new(),
             clock,
             epoch: epoch(clock.now()),
@@ -92,6 +119,7 @@ impl Refresher {
                 biased;
                 () = stop.cancelled() => break,
                 Some(done) = self.events.join_next() => self.on_event(done),
+                Some(seen) = next(&mut self.changes) => self.on_seen(seen),
                 Some(reported) = self.publisher.reports.recv() => self.on_report(reported),
                 () = nudge.notified() => self.on_nudge(),
                 () = sleep(nap) => self.on_time(),
@@ -118,6 +146,10 @@ impl Refresher {
         if timeout(LAST_FETCH, last).await.is_err() {
             warn!("stopping although a fetch or a save is still under way");
         }
+        if let Some(shared) = &self.shared {
+            // Otherwise the others would have to wait for the end of the lease.
+            let _ = timeout(LEAVE, shared.leave()).await;
+        }
         self.publisher.drain();
     }
 
@@ -136,6 +168,14 @@ impl Refresher {
         let now = self.clock.now();
         if let Some(app) = self.apps.get_mut(&name) {
             app.on_event(event, now, &self.publisher, &mut self.events);
+        }
+    }
+
+    fn on_seen(&mut self, seen: Seen) {
+        let now = self.clock.now();
+        let app = self.names.get(&seen.appid);
+        if let Some(app) = app.and_then(|name| self.apps.get_mut(name)) {
+            app.on_seen(seen, now, &self.publisher, &mut self.events);
         }
     }
 
@@ -171,6 +211,14 @@ impl Refresher {
             app.on_clock_set(now, &self.publisher);
         }
         warn!("the wall clock was set; no token is affected, but each is looked at");
+    }
+}
+
+/// The next change; never, if there are no other replicas.
+async fn next(changes: &mut Option<mpsc::UnboundedReceiver<Seen>>) -> Option<Seen> {
+    match changes {
+        Some(changes) => changes.recv().await,
+        None => std::future::pending().await,
     }
 }
 

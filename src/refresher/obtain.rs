@@ -31,8 +31,8 @@ pub(super) struct Obtained {
     pub(super) sent: Now,
     /// Which secret it showed.
     pub(super) secret: Option<u64>,
-    /// WeChat's answer.
-    pub(super) result: Result<Fetched, Trouble>,
+    /// WeChat's answer; `None` if it was not asked, because the claim might have ended meanwhile.
+    pub(super) result: Option<Result<Fetched, Trouble>>,
     /// Why there is no note, if one was due.
     pub(super) note: Result<(), StoreError>,
 }
@@ -48,8 +48,8 @@ pub(super) struct Adapters {
 }
 
 impl Adapters {
-    /// Carries out `errand` until WeChat has answered.
-    pub(super) async fn obtain(self, errand: Errand) -> Obtained {
+    /// Carries out `errand` until WeChat has answered. Under a claim, it has to outlast the answer.
+    pub(super) async fn obtain(self, errand: Errand, claimed: bool) -> Obtained {
         let mut protocol = errand.protocol();
         let mut note = Ok(());
         let mut heard = Heard::Begun;
@@ -67,14 +67,20 @@ impl Adapters {
             };
         }
         let secret = self.upstream.secret_version().await;
+        let longest = self.timeout + SLACK;
+        let alone = !claimed || self.store.may_ask(&self.appid, longest).await;
         let sent = self.clock.now();
-        failpoint::pass("asking");
-        let fetch = timeout(self.timeout + SLACK, self.upstream.fetch(errand.ask)).await;
-        failpoint::pass("answered");
-        let result = match fetch {
-            Ok(Ok(fetched)) => Ok(fetched),
-            Ok(Err(error)) => Err(error.trouble()),
-            Err(_) => Err(no_answer()),
+        let result = if alone {
+            failpoint::pass("asking");
+            let fetch = timeout(longest, self.upstream.fetch(errand.ask)).await;
+            failpoint::pass("answered");
+            Some(match fetch {
+                Ok(Ok(fetched)) => Ok(fetched),
+                Ok(Err(error)) => Err(error.trouble()),
+                Err(_) => Err(no_answer()),
+            })
+        } else {
+            None
         };
         Obtained {
             protocol,

@@ -3,16 +3,20 @@
 //! One trait, because a single server wants files and a fleet wants something shared; one match in
 //! [`open`], because the configuration chooses.
 
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod lock;
 mod memory;
+pub mod shared;
 mod snapshot;
 mod times;
 
-use std::{io, mem::discriminant, path::Path, sync::Arc};
+use std::{error::Error, io, mem::discriminant, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub use shared::Shared;
 pub use snapshot::{Damage, read as read_state, write as write_state};
 
 use crate::{clock::Clock, config, domain::Record};
@@ -29,14 +33,70 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
 
     /// Saves durably: a crash right after it loses nothing.
     async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError>;
+
+    /// Whether this server may ask WeChat for a token of `appid` and will still be the only one to do so
+    /// for `span` from now. Always, if it has the store to itself.
+    async fn may_ask(&self, _appid: &str, _span: Duration) -> bool {
+        true
+    }
 }
 
 /// Opens the configured store. Blocks for as long as the disk does.
-pub fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
+///
+/// `apps` are the appids. A store that replicas share is used from now on, by a task of its own.
+pub fn open(config: &config::Store, apps: Vec<String>, clock: Clock) -> Result<Opened, StoreError> {
     Ok(match config {
-        config::Store::Memory => Arc::new(memory::Memory::default()),
-        config::Store::File { path } => Arc::new(file::Files::open(path, clock)?),
+        config::Store::Memory => Opened::Own(Arc::new(memory::Memory::default())),
+        config::Store::File { path } => Opened::Own(Arc::new(file::Files::open(path, clock)?)),
+        config::Store::Etcd(etcd, sharing) => {
+            let sharing = shared::Sharing::new(sharing, apps, clock);
+            let engine = open_etcd(etcd, &sharing)?;
+            Opened::Shared(Arc::new(Shared::begin(engine, sharing)))
+        }
+        config::Store::Redis(..) => return Err(StoreError::NotBuilt { kind: "redis" }),
     })
+}
+
+#[cfg(feature = "etcd")]
+fn open_etcd(
+    config: &config::Etcd,
+    sharing: &shared::Sharing,
+) -> Result<Arc<dyn shared::Engine>, StoreError> {
+    let engine = etcd::Etcd::new(config, &sharing.me, sharing.lease)?;
+    Ok(Arc::new(engine))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn open_etcd(
+    _config: &config::Etcd,
+    _sharing: &shared::Sharing,
+) -> Result<Arc<dyn shared::Engine>, StoreError> {
+    Err(StoreError::NotBuilt { kind: "etcd" })
+}
+
+/// A store that is ready for use.
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// This server has it to itself.
+    Own(Arc<dyn Store>),
+    /// Other replicas use it too.
+    Shared(Arc<Shared>),
+}
+
+impl From<Arc<dyn Store>> for Opened {
+    fn from(store: Arc<dyn Store>) -> Self {
+        Self::Own(store)
+    }
+}
+
+impl Opened {
+    /// What loads and saves.
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Own(store) => Arc::clone(store),
+            Self::Shared(store) => Arc::<Shared>::clone(store),
+        }
+    }
 }
 
 impl StoreError {
@@ -51,6 +111,7 @@ impl StoreError {
                     ..
                 },
             ) => (*action, source.kind()) == (*a, s.kind()),
+            (Self::Remote { action, .. }, Self::Remote { action: a, .. }) => action == a,
             _ => discriminant(self) == discriminant(other),
         }
     }
@@ -71,7 +132,27 @@ pub enum StoreError {
     #[error("the store did not answer within {} s", .patience.as_secs())]
     Slow {
         /// How long it was waited for.
-        patience: std::time::Duration,
+        patience: Duration,
+    },
+    /// The program was built without it.
+    #[error("this program was built without the store `{kind}`")]
+    NotBuilt {
+        /// Which one.
+        kind: &'static str,
+    },
+    /// Another replica refreshes the app, or nobody does: what this one knows is out of date.
+    #[error("this replica does not hold the claim any more")]
+    Lost,
+    /// A database could not be used.
+    #[error("{place} cannot be {action}")]
+    Remote {
+        /// Which one.
+        place: String,
+        /// What was tried, as a participle.
+        action: &'static str,
+        /// What its client says.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
     /// Reading or writing failed.
     #[error("{place} cannot be {action}")]

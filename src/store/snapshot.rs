@@ -15,7 +15,7 @@ use crate::domain::{
     Generation, Mode, Note, Now, Record, Secret, Token, budget::Ledger as DomainLedger,
 };
 
-use super::times::{Anchor, LONGEST, Millis, Times, millis, wall};
+use super::times::{Age, Anchor, LONGEST, Millis, Times, millis, wall};
 
 /// The format written here.
 const FORMAT: u64 = 1;
@@ -66,8 +66,21 @@ pub fn write(appid: &str, record: &Record, now: Now, boot_id: &str) -> Zeroizing
     Zeroizing::new(text.expect("plain structs have no keys or numbers that JSON lacks"))
 }
 
-/// The record of `appid` in `text`.
+/// The record of `appid` in `text`, which a server with the same disk has written.
 pub fn read(appid: &str, text: &[u8], now: Now, boot_id: &str) -> Result<Record, Damage> {
+    read_timed(appid, text, |saved| Times::new(saved, now, boot_id))
+}
+
+/// The record of `appid` in `text`, which any server has written `age` ago: its clock does not matter.
+pub(super) fn read_aged(appid: &str, text: &[u8], now: Now, age: Age) -> Result<Record, Damage> {
+    read_timed(appid, text, |saved| Times::aged(saved, now, age))
+}
+
+fn read_timed(
+    appid: &str,
+    text: &[u8],
+    times: impl FnOnce(&Anchor) -> Times,
+) -> Result<Record, Damage> {
     let Format { format } = parse(text)?;
     match format {
         FORMAT => {}
@@ -81,7 +94,7 @@ pub fn read(appid: &str, text: &[u8], now: Now, boot_id: &str) -> Result<Record,
     if file.content.appid != appid {
         return Err(Damage::OtherApp);
     }
-    let times = Times::new(&file.content.saved, now, boot_id);
+    let times = times(&file.content.saved);
     file.content.record(&times).ok_or(Damage::Impossible)
 }
 
@@ -225,6 +238,7 @@ impl Content {
                 minted_at: self.ledger.minted_at.map(|at| times.past(at)),
             },
             blocked_until: self.blocked_until.map(|until| times.soon(until)),
+            trouble: None,
         })
     }
 }
@@ -371,6 +385,7 @@ mod tests {
                 }),
                 ledger,
                 blocked_until: blocked.map(|ms| saving().boot + Duration::from_millis(ms)),
+                trouble: None,
             }
         }
     }

@@ -41,6 +41,15 @@ impl Anchor {
     }
 }
 
+/// How long ago a record was written, by the store's own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// The store has counted the time.
+    Known(Duration),
+    /// The store has lost count: at least so long ago. The writer's wall clock may know better.
+    AtLeast(Duration),
+}
+
 /// Translates a file's times into this boot's.
 pub(super) struct Times {
     pub(super) now: Now,
@@ -59,6 +68,18 @@ impl Times {
         } else {
             (now.boot.as_millis(), millis(now.wall))
         };
+        Self { now, boot, wall }
+    }
+
+    /// For a record that was written `age` ago, on this machine or another one.
+    pub(super) fn aged(saved: &Anchor, now: Now, age: Age) -> Self {
+        let by_wall = millis(now.wall).saturating_sub(saved.wall);
+        let by_wall = Duration::from_millis(u64::try_from(by_wall).unwrap_or(0));
+        let age = match age {
+            Age::Known(age) => age,
+            Age::AtLeast(age) => age.max(by_wall),
+        };
+        let (boot, wall) = ((now.boot - age).as_millis(), saved.wall);
         Self { now, boot, wall }
     }
 

@@ -39,7 +39,9 @@ impl Saved {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().to_owned();
-        let store = store::open(&config::Store::File { path }, Clock::SYSTEM).unwrap();
+        let store = store::open(&config::Store::File { path }, Vec::new(), Clock::SYSTEM)
+            .unwrap()
+            .store();
         let record = record();
         store.save(APPID, &record).await.unwrap();
         let good = fs::read(file(folder.path())).unwrap();
@@ -117,6 +119,7 @@ fn record() -> Record {
             minted_at: Some(asked_at),
         },
         blocked_until: Some(now.boot + hour),
+        trouble: None,
     }
 }
 

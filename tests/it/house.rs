@@ -91,6 +91,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("hyper", &["grpc", "sandbox", "web"]),
     ("axum", &["admin", "http", "web"]),
     ("prometheus_client", &["telemetry"]),
+    ("etcd_client", &["store"]),
+    ("redis", &["store"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["app", "cli"]),
     ("toml", &["config"]),

@@ -27,7 +27,7 @@ fn open(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
 
 fn open_with(folder: &Path, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
     let path = folder.to_owned();
-    store::open(&config::Store::File { path }, clock)
+    store::open(&config::Store::File { path }, Vec::new(), clock).map(|opened| opened.store())
 }
 
 /// A record with something in every field.
@@ -63,6 +63,7 @@ fn full(generation: u64, now: Now) -> Record {
             minted_at: Some(asked_at),
         },
         blocked_until: Some(now.boot + HOUR),
+        trouble: None,
     }
 }
 
@@ -103,7 +104,9 @@ fn file_of(folder: &TempDir, appid: &str) -> PathBuf {
 #[tokio::test]
 async fn a_store_gives_back_what_was_saved_last_for_each_app() {
     let folder = TempDir::new().unwrap();
-    let memory = store::open(&config::Store::Memory, Clock::SYSTEM).unwrap();
+    let memory = store::open(&config::Store::Memory, Vec::new(), Clock::SYSTEM)
+        .unwrap()
+        .store();
     for store in [memory, open(folder.path()).unwrap()] {
         assert_eq!(loaded(&*store, APPID).await, None, "{store:?}");
         let (first, second, other) = (full(1, now()), full(2, now()), Record::new(Mode::Stable));
@@ -120,7 +123,9 @@ async fn a_store_gives_back_what_was_saved_last_for_each_app() {
 #[tokio::test]
 async fn the_later_of_two_saves_at_a_time_wins() {
     let folder = TempDir::new().unwrap();
-    let memory = store::open(&config::Store::Memory, Clock::SYSTEM).unwrap();
+    let memory = store::open(&config::Store::Memory, Vec::new(), Clock::SYSTEM)
+        .unwrap()
+        .store();
     for store in [memory, open(folder.path()).unwrap()] {
         for round in 0..20 {
             let (first, second) = (full(2 * round, now()), full(2 * round + 1, now()));

@@ -6,7 +6,7 @@ use super::{
     Looked, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
 };
-use crate::domain::{Generation, Now, Remedy, Sight};
+use crate::domain::{Generation, Moment, Now, Remedy, Sight};
 
 impl Slot {
     /// A look at the token of `generation` came back.
@@ -23,7 +23,9 @@ impl Slot {
         }
         let was_dead = held.dead;
         let mut proof = self.looks.saw(sight, was_dead, &self.policy, now.boot);
-        if let Some(suspect) = self.suspect {
+        if let Some(since) = self.doubtful_since().filter(|since| now.boot >= *since) {
+            proof = self.looked_at_doubtful(sight, proof, since, now);
+        } else if let Some(suspect) = self.suspect {
             proof = self.looked_at_suspect(suspect, sight, proof, now, roll);
         }
         self.settled = true;
@@ -57,6 +59,18 @@ impl Slot {
             }
             _ => Looked::Unchanged,
         }
+    }
+
+    /// While another replica may have ended the token, one refusal is enough: nothing is done about it
+    /// but not to hand it out.
+    fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, since: Moment, now: Now) -> Proof {
+        self.looks.want((now.boot + self.doubt()).max(since));
+        if sight != Sight::Refused {
+            return proof;
+        }
+        self.looks.drop_proof();
+        self.looks.want(now.boot + AT_THE_DEAD);
+        Proof::Dead
     }
 
     /// While an outcome is open, a look tells two things more: that WeChat can be talked to, and,

@@ -15,7 +15,10 @@
 
 mod looked;
 mod looks;
+mod nudge;
 mod outcome;
+mod reach;
+mod replica;
 mod reported;
 mod restore;
 mod shown;
@@ -23,12 +26,16 @@ mod shown;
 use std::{sync::Arc, time::Duration};
 
 use looks::Looks;
+pub use reach::Reach;
 pub use reported::Verdict;
 
 use super::{
     Ask, Generation, Mode, Moment, Note, Now, Policy, Token, Trouble, budget::Ledger,
     protocol::Errand,
 };
+
+/// Later than anything that is planned.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// The life of one app's token.
 #[derive(Debug)]
@@ -57,6 +64,7 @@ pub struct Slot {
     taken: Generation,
     blocked_until: Option<Moment>,
     settled: bool,
+    reach: Reach,
 }
 
 /// The token in force.
@@ -152,19 +160,20 @@ impl Slot {
             taken: Generation::default(),
             blocked_until: None,
             settled: false,
+            reach: Reach::default(),
         }
     }
 
-    /// When to call [`Slot::woke`] next; `None` while a fetch is under way.
+    /// When to call [`Slot::woke`] next; `None` while a fetch is under way, and while another replica
+    /// refreshes.
     pub fn due(&self, now: Now) -> Option<Moment> {
-        let ask = self.ask_at(now)?;
         let look = self.looks.due.filter(|_| self.may_look(now));
-        Some(look.map_or(ask, |look| look.min(ask)))
+        [self.ask_at(now), look].into_iter().flatten().min()
     }
 
     /// Time has passed. Returns what to start, if something is due.
     pub fn woke(&mut self, now: Now) -> Option<Start> {
-        if self.ask_at(now)? <= now.boot {
+        if self.ask_at(now).is_some_and(|at| at <= now.boot) {
             return Some(Start::Ask(self.start_ask(now)));
         }
         let due = self.looks.due.filter(|_| self.may_look(now))?;
@@ -177,7 +186,8 @@ impl Slot {
     }
 
     fn may_look(&self, now: Now) -> bool {
-        self.living(now).is_some() && !self.looks.flying
+        let idle = self.fetch.is_none() && !self.looks.flying;
+        idle && self.reach != Reach::Nothing && self.living(now).is_some()
     }
 
     fn condition(&self, now: Now) -> Condition {
@@ -192,13 +202,18 @@ impl Slot {
         }
     }
 
-    /// When WeChat may be asked for a token; `None` while it is being asked.
+    /// When WeChat may be asked for a token; `None` while it is being asked, and while that is not for
+    /// us to do.
     fn ask_at(&self, now: Now) -> Option<Moment> {
         if self.fetch.is_some() {
             return None;
         }
+        self.within_reach(self.wanted_at(now), now)
+    }
+
+    fn wanted_at(&self, now: Now) -> Moment {
         let at = match self.condition(now) {
-            Condition::Lost | Condition::Healthy => return Some(self.next_ask),
+            Condition::Lost | Condition::Healthy => return self.next_ask,
             Condition::Dead => self.replace_at(now),
             Condition::Leaked(next) => next.max(self.forced_at(now)).min(self.regular_at(next)),
             Condition::Suspect(since, replied) => {
@@ -212,13 +227,16 @@ impl Slot {
         };
         // Once it has expired there is nothing left to protect.
         let expiry = self.held.as_ref().map_or(at, |h| h.token.expires_at);
-        Some(self.next_ask.max(at.min(expiry)))
+        self.next_ask.max(at.min(expiry))
     }
 
     /// When a dead token may be replaced. A stable one is asked for normally first, and again and
     /// again while force is not allowed.
     fn replace_at(&self, now: Now) -> Moment {
-        let replacement = self.ledger.replacement_at(&self.policy, now);
+        let replacement = match self.policy.mode {
+            Mode::Stable => self.forced_at(now),
+            Mode::Classic => self.ledger.replacement_at(&self.policy, now),
+        };
         match (self.policy.mode, self.repeated_at) {
             (Mode::Stable, Some(at)) if self.asked_since_the_proof() => {
                 replacement.min(at + self.policy.step(self.policy.overlap))
@@ -230,11 +248,13 @@ impl Slot {
 
     /// Whether the stable token has to be replaced by force, and may be.
     fn needs_force(&self, now: Now) -> bool {
-        self.asked_since_the_proof() && self.ledger.replacement_at(&self.policy, now) <= now.boot
+        self.asked_since_the_proof() && self.forced_at(now) <= now.boot
     }
 
+    /// When a stable token may be replaced by force.
     fn forced_at(&self, now: Now) -> Moment {
         match self.policy.mode {
+            Mode::Stable if self.reach == Reach::Harmless => now.boot + NEVER,
             Mode::Stable => self.ledger.replacement_at(&self.policy, now),
             Mode::Classic => now.boot,
         }
@@ -283,7 +303,7 @@ impl Slot {
         }
         // Asking for a stable token in normal mode retires nothing, so nothing has to be noted.
         let noted = !stable || forced;
-        let reserved = noted.then(|| self.taken.next(now.wall));
+        let reserved = noted.then(|| self.next_generation(now));
         let record = self.record();
         self.taken = reserved.unwrap_or(self.taken);
         self.fetch = Some(Fetch {
@@ -329,44 +349,10 @@ impl Slot {
         self.next_ask = next;
     }
 
-    /// Somebody wants an attempt now: a new secret, or an operator's signal.
-    pub fn nudged(&mut self, now: Now) {
-        if self.trouble.is_some() {
-            self.failures = 0;
-            self.blocked_until = None;
-            self.next_ask = self.next_ask.min(self.hurried_at(now));
-        }
-    }
-
-    /// How soon a signal may bring the next attempt. A classic token that works keeps its distance from
-    /// the one before, and once it goes on as planned callers were told to keep it until then.
-    fn hurried_at(&self, now: Now) -> Moment {
-        let classic = self.policy.mode == Mode::Classic;
-        match &self.held {
-            Some(held) if classic && self.condition(now) == Condition::Healthy => {
-                if self.next_ask == self.planned {
-                    self.planned
-                } else {
-                    self.spaced_at(&held.token, now).max(now.boot)
-                }
-            }
-            _ => now.boot,
-        }
-    }
-
     /// When a classic token that works may be replaced: some time after the last possible mint.
     fn spaced_at(&self, token: &Token, now: Now) -> Moment {
         let minted_at = self.ledger.minted_at.unwrap_or(token.asked_at);
         minted_at.min(now.boot) + self.policy.spacing(token.life())
-    }
-
-    /// The wall clock was set. No expiry moves, since none depends on it, only what people see of it; a
-    /// look makes sure.
-    pub fn clock_was_set(&mut self, now: Now) {
-        if let Some(held) = &mut self.held {
-            held.token = held.token.shown_by(now);
-            self.looks.want(now.boot);
-        }
     }
 
     /// The life that a token which works has left; zero if there is none.

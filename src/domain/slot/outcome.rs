@@ -29,7 +29,7 @@ impl Slot {
         }
         self.ledger.minted(self.policy.mode, fetch.replacement, now);
         self.answered(&fetch, now);
-        let generation = fetch.reserved.unwrap_or_else(|| self.taken.next(now.wall));
+        let generation = fetch.reserved.unwrap_or_else(|| self.next_generation(now));
         self.taken = self.taken.max(generation);
         let token = Arc::new(Token {
             value: got.value,

@@ -44,7 +44,7 @@ impl Slot {
         }
     }
 
-    fn restored_note(&mut self, note: Note, now: Now) {
+    pub(super) fn restored_note(&mut self, note: Note, now: Now) {
         self.unfinished = true;
         self.renumber();
         if self.policy.mode == Mode::Stable {
@@ -101,6 +101,7 @@ impl Slot {
             note,
             ledger: self.ledger.clone(),
             blocked_until: self.blocked_until,
+            trouble: self.trouble.clone(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Slot;
+use super::{Reach, Slot};
 use crate::domain::{Mode, Moment, Now, Token, Trouble, budget::Allowance};
 
 impl Slot {
@@ -10,6 +10,11 @@ impl Slot {
     pub fn token(&self) -> Option<&Arc<Token>> {
         let held = self.held.as_ref().filter(|_| self.settled);
         held.map(|h| &h.token)
+    }
+
+    /// Since when the newest token is in force here.
+    pub fn held_since(&self) -> Option<Moment> {
+        self.held.as_ref().map(|h| h.since)
     }
 
     /// Whether the newest token is proven dead.
@@ -24,9 +29,11 @@ impl Slot {
 
     /// How long a caller that does not watch may use the token: until its death, or until the overlap
     /// after the next rotation is over, or until the overlap of an open outcome is.
-    pub fn keep_until(&self) -> Option<Moment> {
+    pub fn keep_until(&self, now: Now) -> Option<Moment> {
         let held = self.held.as_ref()?;
         let rotation = match self.policy.mode {
+            // Whoever refreshes may do so at any moment, and is heard of.
+            _ if self.reach == Reach::Nothing => self.planned.max(now.boot),
             // The next attempt ends it, also one that comes before the plan.
             Mode::Classic => self.next_ask,
             // An attempt before the plan repeats it.

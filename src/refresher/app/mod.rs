@@ -1,18 +1,20 @@
 //! One app in the refresher's care: its slot, its adapters, who waits for it, and what is to be saved.
 
+mod looking;
+mod relay;
+mod replica;
 mod reports;
 mod saving;
+mod secret;
 mod warnings;
 
-use std::{error::Error, mem, sync::Arc, time::Duration};
+use std::{error::Error, mem, sync::Arc};
 
+use replica::Replica;
 use reports::Waiting;
 use saving::Saving;
-use tokio::{
-    task::{AbortHandle, JoinSet},
-    time::sleep,
-};
-use tracing::{debug, info, warn};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{info, warn};
 
 use super::obtain::{Adapters, Obtained};
 use crate::{
@@ -20,17 +22,17 @@ use crate::{
     domain::{
         AppName, Generation, Moment, Now, Policy, Remedy, Sight, Slot, Trouble,
         protocol::{Heard, Protocol, Step},
-        slot::{Looked, Rotation, Start},
+        slot::{Reach, Rotation, Start},
     },
     failpoint,
-    store::{Store, StoreError},
+    store::{
+        Opened, Store, StoreError,
+        shared::{Letter, Reply},
+    },
     telemetry::Refreshing,
     tokens::{Current, Publisher, View},
     upstream::Upstream,
 };
-
-/// The pause between two looks at a secret that WeChat refused: somebody is about to change it.
-const SECRET_POLL: Duration = Duration::from_secs(1);
 
 /// What the refresher needs to know about an app.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub(super) enum Event {
     Looked(Generation, Sight),
     Saved(Option<Protocol>, Result<(), StoreError>),
     SecretChanged,
+    Claimed(Result<(), StoreError>),
+    Judged(String, Letter, Reply),
 }
 
 #[derive(Debug)]
@@ -71,12 +75,14 @@ pub(super) struct App {
     /// The errcode that the last look got instead of a verdict.
     blur: Option<i64>,
     figures: Refreshing,
+    /// If there are others.
+    replica: Option<Replica>,
 }
 
 impl App {
     pub(super) async fn load(
         managed: Managed,
-        store: Arc<dyn Store>,
+        store: &Opened,
         clock: Clock,
         figures: Refreshing,
     ) -> Self {
@@ -86,27 +92,21 @@ impl App {
             policy,
             upstream,
         } = managed;
-        let loaded = store.load(&appid).await;
-        let now = clock.now();
-        let mut slot = Slot::new(policy, now);
-        match loaded {
-            Ok(Some(record)) => slot.restored(record, now),
-            Ok(None) => {}
-            Err(error) => {
-                warn!(app = %name, error = &error as &dyn Error, "the saved token cannot be read; a new one is fetched");
+        let (slot, replica) = match store {
+            Opened::Own(store) => (restored(&**store, &name, &appid, policy, clock).await, None),
+            Opened::Shared(shared) => {
+                let mut slot = Slot::new(policy, clock.now());
+                slot.reaches(Reach::Nothing);
+                (slot, Some(Replica::new(Arc::clone(shared))))
             }
-        }
-        if let Some(token) = slot.token() {
-            let left = token.expires_at.since(now.boot).as_secs_f64().round();
-            info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
-        }
+        };
         Self {
             policy,
             slot,
             adapters: Adapters {
                 appid: appid.into(),
                 upstream,
-                store,
+                store: store.store(),
                 timeout: policy.timeout,
                 clock,
             },
@@ -120,6 +120,7 @@ impl App {
             trouble: None,
             blur: None,
             figures,
+            replica,
         }
     }
 
@@ -128,7 +129,7 @@ impl App {
         let slot = &self.slot;
         let current = slot.token().map(|token| Current {
             token: Arc::clone(token),
-            keep_until: slot.keep_until().unwrap_or(token.expires_at),
+            keep_until: slot.keep_until(now).unwrap_or(token.expires_at),
             keep_at_most: slot.keep_at_most(),
             published_at: now.boot,
             previous_expires_at: slot.previous_expires_at(),
@@ -138,8 +139,7 @@ impl App {
             current,
             trouble: slot.trouble().cloned(),
             retry_at: Some(slot.retry_at(now)),
-            // The stores of this version belong to one server each.
-            mirrored: false,
+            mirrored: !self.refreshes(),
             settled: slot.settled(),
             suspect: slot.suspect(),
             allowance: slot.allowance(),
@@ -154,8 +154,9 @@ impl App {
         let death = expiry.filter(|_| !self.waiting.is_empty());
         let idle = !self.saving.under_way && !self.fetching;
         let slot = self.slot.due(now).filter(|_| idle);
+        let replica = self.replica_due(now);
         let save = self.saving.retry_at.filter(|_| idle);
-        [death, slot, save].into_iter().flatten().min()
+        [death, slot, save, replica].into_iter().flatten().min()
     }
 
     /// Judges again what callers wait for: time alone may have answered them.
@@ -171,6 +172,7 @@ impl App {
     }
 
     pub(super) fn start_what_is_due(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
+        self.keep_within_reach(now, events);
         // One write at a time: a note must not overtake the record before it, nor a record the note
         // of a fetch that is under way.
         if self.saving.under_way || self.fetching {
@@ -186,8 +188,12 @@ impl App {
                 Start::Ask(errand) => {
                     self.fetching = true;
                     self.drop_a_useless_look();
+                    let claimed = self.refreshes();
+                    if let Some(replica) = &mut self.replica {
+                        replica.before = Some((*errand.before).clone());
+                    }
                     events.spawn(async move {
-                        let obtained = adapters.obtain(errand).await;
+                        let obtained = adapters.obtain(errand, claimed).await;
                         (name, Event::Obtained(Box::new(obtained)))
                     });
                 }
@@ -218,6 +224,8 @@ impl App {
                 self.secret_poll = None;
                 self.slot.nudged(now);
             }
+            Event::Claimed(tried) => self.on_claimed(&tried, now),
+            Event::Judged(id, letter, reply) => self.on_judged(id, letter, reply),
         }
         self.show(now, publisher);
     }
@@ -237,6 +245,12 @@ impl App {
             note,
         } = obtained;
         self.fetching = false;
+        if let Some(replica) = &mut self.replica {
+            replica.sent = Some(sent.boot);
+        }
+        let Some(result) = result else {
+            return self.on_given_up(now);
+        };
         if let Err(error) = note {
             self.warn_about_the_store(error);
         }
@@ -270,7 +284,15 @@ impl App {
         if step == Step::Save {
             self.withheld = heard == Heard::Rotated && protocol.publishes_last();
             self.start_save(Some(protocol), events);
+        } else {
+            self.tell_a_new_trouble(now);
         }
+    }
+
+    /// WeChat was not asked, since the claim might have ended meanwhile. The note is withdrawn.
+    fn on_given_up(&mut self, now: Now) {
+        self.slot.gave_up(now);
+        self.saving.retry_at = Some(now.boot).filter(|_| self.refreshes());
     }
 
     fn on_rotation(&mut self, rotation: Option<&Rotation>, now: Now) -> Heard {
@@ -288,39 +310,6 @@ impl App {
         info!(app = %self.name, generation = token.generation.0, left_secs = left, "token rotated");
         self.drop_a_useless_look();
         Heard::Rotated
-    }
-
-    /// Ends a look whose answer nobody wants any more.
-    fn drop_a_useless_look(&mut self) {
-        if !self.slot.looking()
-            && let Some(look) = self.look.take()
-        {
-            look.abort();
-        }
-    }
-
-    fn on_looked(
-        &mut self,
-        generation: Generation,
-        sight: Sight,
-        now: Now,
-        events: &mut JoinSet<(AppName, Event)>,
-    ) {
-        debug!(app = %self.name, generation = generation.0, ?sight, "looked at the token");
-        self.warn_about_a_new_blur(sight);
-        match self.slot.looked(generation, sight, now, fastrand::f64()) {
-            Looked::Died => {
-                let wait = self.slot.retry_at(now).since(now.boot).as_secs();
-                warn!(app = %self.name, generation = generation.0, wait_secs = wait, "WeChat refuses the token although it was not replaced here; it is replaced after the wait");
-            }
-            Looked::Revived => {
-                info!(app = %self.name, generation = generation.0, "WeChat accepts the token again");
-            }
-            Looked::Unchanged => return,
-        }
-        // A restart must not hand out a token that is known to be dead.
-        self.saving.retry_at = Some(now.boot);
-        self.save_now(events);
     }
 
     /// Shows readers what is known, then answers those who can be answered.
@@ -343,36 +332,31 @@ impl App {
         self.slot.clock_was_set(now);
         self.show(now, publisher);
     }
+}
 
-    /// A refused credential is retried slowly, but a new secret at once.
-    fn poll_secret_after(
-        &mut self,
-        trouble: &Trouble,
-        refused: Option<u64>,
-        events: &mut JoinSet<(AppName, Event)>,
-    ) {
-        let hopeless = matches!(trouble.remedy, Remedy::Refused(_));
-        if !hopeless || self.secret_poll.is_some() {
-            return;
-        }
-        let (name, upstream) = (self.name.clone(), Arc::clone(&self.adapters.upstream));
-        let poll = events.spawn(async move {
-            loop {
-                let version = upstream.secret_version().await;
-                if version.is_some() && version != refused {
-                    return (name, Event::SecretChanged);
-                }
-                sleep(SECRET_POLL).await;
-            }
-        });
-        self.secret_poll = Some(poll);
-    }
-
-    fn stop_secret_poll(&mut self) {
-        if let Some(poll) = self.secret_poll.take() {
-            poll.abort();
+/// A slot that goes on where the record of a server's own store ended.
+async fn restored(
+    store: &dyn Store,
+    name: &AppName,
+    appid: &str,
+    policy: Policy,
+    clock: Clock,
+) -> Slot {
+    let loaded = store.load(appid).await;
+    let now = clock.now();
+    let mut slot = Slot::new(policy, now);
+    match loaded {
+        Ok(Some(record)) => slot.restored(record, now),
+        Ok(None) => {}
+        Err(error) => {
+            warn!(app = %name, error = &error as &dyn Error, "the saved token cannot be read; a new one is fetched");
         }
     }
+    if let Some(token) = slot.token() {
+        let left = token.expires_at.since(now.boot).as_secs_f64().round();
+        info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
+    }
+    slot
 }
 
 fn heard_of(trouble: &Trouble) -> Heard {

@@ -14,6 +14,41 @@ pub(super) struct Waiting {
     report: StaleReport,
     since: Moment,
     reply: oneshot::Sender<Result<Outcome, NoToken>>,
+    /// It came from another replica.
+    relayed: bool,
+}
+
+impl Waiting {
+    /// A report that another replica passes on.
+    pub(super) fn relayed(
+        report: StaleReport,
+        since: Moment,
+        reply: oneshot::Sender<Result<Outcome, NoToken>>,
+    ) -> Self {
+        Self {
+            report,
+            since,
+            reply,
+            relayed: true,
+        }
+    }
+
+    pub(super) fn is_relayed(&self) -> bool {
+        self.relayed
+    }
+
+    pub(super) fn report(&self) -> &StaleReport {
+        &self.report
+    }
+
+    pub(super) fn since(&self) -> Moment {
+        self.since
+    }
+
+    pub(super) fn answer(self, answer: Result<Outcome, NoToken>) {
+        // The caller may have hung up.
+        drop(self.reply.send(answer));
+    }
 }
 
 impl App {
@@ -25,6 +60,7 @@ impl App {
                 report,
                 since,
                 reply,
+                relayed: false,
             },
             now,
         );
@@ -37,12 +73,19 @@ impl App {
         if self.withheld {
             return self.waiting.push(waiting);
         }
+        let cut_off = self.cut_off(now);
+        if !self.refreshes() && !cut_off {
+            return self.relay(waiting, now);
+        }
+        if cut_off && self.slot.dead() {
+            // Nothing can be done about it from here.
+            return waiting.answer(Err(self.view(now).missing(now.boot)));
+        }
         let verdict = self.slot.reported(&waiting.report, waiting.since, now);
         self.figures.judged(&verdict);
         match self.answer(verdict, &waiting.report, now) {
             None => self.waiting.push(waiting),
-            // The caller may have hung up.
-            Some(answer) => drop(waiting.reply.send(answer)),
+            Some(answer) => waiting.answer(answer),
         }
     }
 

@@ -54,6 +54,7 @@ impl App {
         self.saving.retry_at = None;
         let (name, adapters, record) =
             (self.name.clone(), self.adapters.clone(), self.slot.record());
+        self.remember_the_trouble(&record);
         events.spawn(async move {
             failpoint::pass("saving");
             let saved = adapters.save(&record).await;
@@ -69,6 +70,10 @@ impl App {
         now: Now,
     ) {
         self.saving.under_way = false;
+        if matches!(result, Err(StoreError::Lost)) {
+            let noted = protocol.is_some_and(|protocol| !protocol.publishes_last());
+            return self.on_lost(noted, now);
+        }
         let heard = match result {
             Ok(()) => {
                 if self.saving.warned.take().is_some() {

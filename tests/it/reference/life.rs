@@ -445,7 +445,10 @@ impl Life {
             self.seen = token.generation;
             assert_eq!(shown.generation.0, token.generation, "generation");
             assert_eq!(millis(shown.expires_at), token.expires, "the expiry moved");
-            let keep = self.slot.keep_until().expect("a token can be kept");
+            let keep = self
+                .slot
+                .keep_until(self.now())
+                .expect("a token can be kept");
             let attempt = match self.known.fetch {
                 Some(_) => now,
                 None => millis(self.slot.retry_at(self.now())) + 1,

@@ -176,7 +176,9 @@ async fn wxjava_1473_a_state_file_under_the_name_of_another_app_is_not_believed(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
     let settings = config::Store::File { path };
-    let store = store::open(&settings, Clock::SYSTEM).unwrap();
+    let store = store::open(&settings, Vec::new(), Clock::SYSTEM)
+        .unwrap()
+        .store();
     let record = record(Secret::new("70_token-of-wx1"));
     store.save("wx1", &record).await.unwrap();
     let file = |appid: &str| folder.path().join(format!("{appid}.json"));

@@ -80,7 +80,9 @@ async fn easywechat_2759_the_mode_decides_which_endpoint_is_asked() {
 async fn wechat_oauth_41_a_token_of_any_length_gets_through_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let store = store::open(&config::Store::File { path }, Clock::SYSTEM).unwrap();
+    let store = store::open(&config::Store::File { path }, Vec::new(), Clock::SYSTEM)
+        .unwrap()
+        .store();
     let server = serve().await;
     let mut client = server.client().await;
     for (generation, length) in (1..).zip([1, 107, 109, 512, 513, 8 * 1024]) {

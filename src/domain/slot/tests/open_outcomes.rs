@@ -49,7 +49,7 @@ fn an_open_outcome_shortens_what_callers_may_keep_and_nothing_else() {
         hint: None,
     };
     story.slot.failed(trouble, sent_at, story.now, 0.0);
-    assert_eq!(story.slot.keep_until(), Some(sent + secs(300)));
+    assert_eq!(story.slot.keep_until(story.now), Some(sent + secs(300)));
     assert_eq!(story.token().expires_at, expiry);
 }
 

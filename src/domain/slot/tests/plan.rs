@@ -65,7 +65,7 @@ fn nobody_is_promised_more_than_an_attempt_before_the_plan_leaves() {
     story.expect_ask();
     story.fail(Remedy::IpList, true);
     let next = story.slot.ask_at(story.now).expect("it is tried again");
-    assert_eq!(story.slot.keep_until(), Some(next + secs(290)));
+    assert_eq!(story.slot.keep_until(story.now), Some(next + secs(290)));
 }
 
 #[test]

@@ -1,0 +1,42 @@
+//! A look came back, or nobody wants it any more.
+
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use super::{App, Event};
+use crate::domain::{AppName, Generation, Now, Sight, slot::Looked};
+
+impl App {
+    /// Ends a look whose answer nobody wants any more.
+    pub(super) fn drop_a_useless_look(&mut self) {
+        if !self.slot.looking()
+            && let Some(look) = self.look.take()
+        {
+            look.abort();
+        }
+    }
+
+    pub(super) fn on_looked(
+        &mut self,
+        generation: Generation,
+        sight: Sight,
+        now: Now,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        debug!(app = %self.name, generation = generation.0, ?sight, "looked at the token");
+        self.warn_about_a_new_blur(sight);
+        match self.slot.looked(generation, sight, now, fastrand::f64()) {
+            Looked::Died => {
+                let wait = self.slot.retry_at(now).since(now.boot).as_secs();
+                warn!(app = %self.name, generation = generation.0, wait_secs = wait, "WeChat refuses the token although it was not replaced here; it is replaced after the wait");
+            }
+            Looked::Revived => {
+                info!(app = %self.name, generation = generation.0, "WeChat accepts the token again");
+            }
+            Looked::Unchanged => return,
+        }
+        // A restart must not hand out a token that is known to be dead.
+        self.saving.retry_at = Some(now.boot);
+        self.save_now(events);
+    }
+}

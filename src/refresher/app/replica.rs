@@ -1,0 +1,323 @@
+//! One app at one of several replicas: who refreshes it, and what is to be done about that.
+//!
+//! The store tells how things stand, and everything here follows from the last that it told and from
+//! the time, so it does not matter which of several tellings got lost.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::{App, Event, relay::Asked};
+use crate::{
+    domain::{AppName, Mode, Moment, Now, Record, Remedy, Slot, Trouble, slot::Reach},
+    store::{
+        StoreError,
+        shared::{Holder, Request, Seen, Shared, millis},
+    },
+    tokens::Publisher,
+};
+
+/// A store that was not heard of for so long counts as unreachable, however short the overlap is.
+const LEAST_SILENCE: Duration = Duration::from_secs(3);
+
+/// What one of several replicas keeps beside its slot.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct Replica {
+    pub(super) shared: Arc<Shared>,
+    /// Whether this replica refreshes the app.
+    pub(super) holds: bool,
+    /// Whether it did so when it heard of the store last.
+    named: bool,
+    /// Whether the slot only follows what another replica saves.
+    follows: bool,
+    /// What the store told last.
+    last: Option<Seen>,
+    /// When to try to take the claim, if it is free.
+    claim_at: Option<Moment>,
+    claiming: bool,
+    /// What the slot knew before the fetch that is under way.
+    pub(super) before: Option<Record>,
+    /// When the fetch was sent whose result is being saved.
+    pub(super) sent: Option<Moment>,
+    /// The trouble that was saved last.
+    told: Option<Told>,
+    /// What was asked of the replica that refreshes.
+    pub(super) asked: BTreeMap<Request, Asked>,
+    /// The letters of others that are being answered.
+    pub(super) answering: BTreeSet<String>,
+}
+
+/// What tells one trouble from another.
+type Told = (Remedy, Option<i64>);
+
+impl Replica {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            holds: false,
+            named: false,
+            follows: true,
+            last: None,
+            claim_at: None,
+            claiming: false,
+            before: None,
+            sent: None,
+            told: None,
+            asked: BTreeMap::new(),
+            answering: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn last(&self) -> Option<&Seen> {
+        self.last.as_ref()
+    }
+
+    /// When the store counts as unreachable if nothing is heard of it any more.
+    fn silent_at(&self, overlap: Duration) -> Option<Moment> {
+        let silence = (overlap / 2).min(self.shared.lease()).max(LEAST_SILENCE);
+        Some(self.shared.contact()? + silence)
+    }
+
+    fn cut_off(&self, overlap: Duration, now: Now) -> bool {
+        self.silent_at(overlap).is_none_or(|at| at <= now.boot)
+    }
+}
+
+impl App {
+    /// Whether this server refreshes the app, or would if there were a token to refresh.
+    pub(super) fn refreshes(&self) -> bool {
+        self.replica.as_ref().is_none_or(|replica| replica.holds)
+    }
+
+    /// Whether the store cannot be reached, so that nothing is known of other replicas.
+    pub(super) fn cut_off(&self, now: Now) -> bool {
+        let overlap = self.policy.overlap;
+        let replica = self.replica.as_ref().filter(|replica| !replica.holds);
+        replica.is_some_and(|replica| replica.cut_off(overlap, now))
+    }
+
+    /// The store was not reached at the start: the local copy is all there is.
+    pub(in crate::refresher) async fn load_copy(&mut self, now: Now) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        match replica.shared.copy(&self.adapters.appid).await {
+            Ok(Some(record)) => {
+                info!(app = %self.name, "going on with the local copy");
+                self.slot.restored(record, now);
+                replica.follows = false;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(app = %self.name, error, "the local copy cannot be read");
+            }
+        }
+    }
+
+    /// The store tells how the app stands.
+    pub(in crate::refresher) fn on_seen(
+        &mut self,
+        seen: Seen,
+        now: Now,
+        publisher: &Publisher,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        match seen.holder {
+            Holder::Nobody => {
+                replica.named = seen.own;
+                replica.claim_at = Some(now.boot);
+            }
+            Holder::Us => replica.claim_at = None,
+            Holder::Other(_) => (replica.named, replica.claim_at) = (false, None),
+        }
+        let ours = seen.holder == Holder::Us;
+        replica.last = Some(seen);
+        if !ours {
+            self.step_down(now);
+            self.follow(now);
+        }
+        self.take_over_if_ours(now, events);
+        self.read_letters(now, events);
+        self.show(now, publisher);
+    }
+
+    fn follow(&mut self, now: Now) {
+        let last = self.replica.as_ref().and_then(Replica::last);
+        let Some(record) = last.and_then(|seen| seen.record.clone()) else {
+            return;
+        };
+        let known = self.slot.token().map(|token| token.generation);
+        self.slot.followed(record, now);
+        let token = self.slot.token();
+        if let Some(token) = token.filter(|token| Some(token.generation) != known) {
+            let left = token.expires_at.since(now.boot).as_secs_f64().round();
+            info!(app = %self.name, generation = token.generation.0, left_secs = left, "token received");
+        }
+    }
+
+    /// From now on another replica refreshes, or nobody.
+    fn step_down(&mut self, now: Now) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        if std::mem::take(&mut replica.holds) {
+            info!(app = %self.name, "another replica may refresh the app from now on");
+        }
+        if !std::mem::replace(&mut replica.follows, true) {
+            self.slot.stepped_down();
+            if let Some(look) = self.look.take() {
+                look.abort();
+            }
+            self.stop_secret_poll();
+            self.saving.retry_at = None;
+        }
+        self.judge_all(now);
+    }
+
+    /// Takes the claim in use, once nothing of a former one is under way.
+    pub(super) fn take_over_if_ours(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
+        let busy = self.has_business();
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        let ours = replica.last().is_some_and(|seen| seen.holder == Holder::Us);
+        let lasts = replica.shared.claim_until(&self.adapters.appid);
+        let lasts = lasts.is_some_and(|until| until > now.boot);
+        if replica.holds || !ours || !lasts || busy {
+            return;
+        }
+        (replica.holds, replica.named, replica.follows) = (true, true, false);
+        let record = replica.last.as_mut().and_then(|seen| seen.record.take());
+        replica.told = record
+            .as_ref()
+            .and_then(|record| record.trouble.as_deref())
+            .map(told);
+        let saved = record.as_ref().map(Record::taken);
+        self.slot.took_over(record, now);
+        info!(app = %self.name, "this replica refreshes the app from now on");
+        // What only this replica knows, a new number of an old token as well.
+        if self.slot.record().token.is_some() && Some(self.slot.record().taken()) != saved {
+            self.saving.retry_at = Some(now.boot);
+            self.save_now(events);
+        }
+        self.judge_all(now);
+    }
+
+    /// Lets the slot do what may be done now, and tries to take a claim that is free.
+    pub(super) fn keep_within_reach(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
+        self.take_over_if_ours(now, events);
+        let (mode, overlap, busy) = (self.policy.mode, self.policy.overlap, self.has_business());
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        let until = replica.shared.claim_until(&self.adapters.appid);
+        if replica.holds && until.is_none_or(|until| until <= now.boot) {
+            replica.holds = false;
+            warn!(app = %self.name, "the store was not reached for as long as a claim lasts; only what harms nobody is done until it is");
+        }
+        if replica.holds {
+            return;
+        }
+        let cut_off = replica.cut_off(overlap, now);
+        let reach = match (cut_off, mode) {
+            (false, _) => Reach::Nothing,
+            (true, Mode::Stable) => Reach::Harmless,
+            (true, Mode::Classic) => Reach::CutOff {
+                contact: replica.shared.contact().unwrap_or_default(),
+                named: replica.named,
+            },
+        };
+        replica.follows &= !cut_off;
+        let free = replica
+            .last()
+            .is_some_and(|seen| seen.holder == Holder::Nobody);
+        let due = replica.claim_at.is_some_and(|at| at <= now.boot);
+        if free && due && !cut_off && !busy && !replica.claiming {
+            replica.claiming = true;
+            let (name, appid) = (self.name.clone(), Arc::clone(&self.adapters.appid));
+            let shared = Arc::clone(&replica.shared);
+            events.spawn(async move { (name, Event::Claimed(shared.claim(&appid).await)) });
+        }
+        self.slot.reaches(reach);
+        self.give_up_waiting(now);
+    }
+
+    pub(super) fn on_claimed(&mut self, tried: &Result<(), StoreError>, now: Now) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        replica.claiming = false;
+        // If it worked, or somebody else was first, the store tells.
+        let again = tried.is_err().then(|| now.boot + self.policy.floor);
+        replica.claim_at = again.or(replica.claim_at.map(|at| at + self.policy.floor));
+    }
+
+    /// When something is due at this replica beside what the slot wants.
+    pub(super) fn replica_due(&self, now: Now) -> Option<Moment> {
+        let replica = self.replica.as_ref()?;
+        if replica.holds {
+            return replica.shared.claim_until(&self.adapters.appid);
+        }
+        let silent = replica.silent_at(self.policy.overlap);
+        let silent = silent.filter(|at| *at > now.boot);
+        let idle = !replica.claiming && !self.has_business();
+        let claim = replica.claim_at.filter(|_| idle && silent.is_some());
+        let expiry = replica.asked.values().map(Asked::expires_at).min();
+        [silent, claim, expiry].into_iter().flatten().min()
+    }
+
+    /// A save was refused because the claim is over.
+    pub(super) fn on_lost(&mut self, noted: bool, now: Now) {
+        let withheld = std::mem::take(&mut self.withheld);
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        if withheld {
+            // Nobody has seen the token: it is as if it had never come.
+            let before = replica.before.take();
+            self.slot = Slot::new(self.policy, now);
+            if let Some(before) = before {
+                self.slot.followed(before, now);
+            }
+            replica.follows = true;
+            self.slot.reaches(Reach::Nothing);
+        } else if let Some(sent) = replica.sent.take().filter(|_| noted) {
+            warn!(app = %self.name, "a fetch outlived the claim of this replica; the one that refreshes now is told");
+            let sent_ms_ago = millis(now.boot.since(sent));
+            self.ask(Request::Stray { sent_ms_ago }, now);
+        }
+        self.follow(now);
+    }
+}
+
+impl App {
+    /// What others are told of is saved with the record.
+    pub(super) fn remember_the_trouble(&mut self, record: &Record) {
+        if let Some(replica) = &mut self.replica {
+            replica.told = record.trouble.as_deref().map(told);
+        }
+    }
+
+    /// Others answer their callers as this one does: they must hear why there is no newer token.
+    pub(super) fn tell_a_new_trouble(&mut self, now: Now) {
+        let trouble = self.slot.trouble().map(|trouble| told(trouble));
+        let news = self.replica.as_ref().is_some_and(|r| r.told != trouble);
+        if news && self.saving.retry_at.is_none() {
+            self.saving.retry_at = Some(now.boot);
+        }
+    }
+}
+
+fn told(trouble: &Trouble) -> Told {
+    (trouble.remedy, trouble.errcode)
+}

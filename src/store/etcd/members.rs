@@ -1,0 +1,204 @@
+//! The members of a cluster, and which of them is talked to.
+//!
+//! One at a time; when it does not answer, the next. The client's own balancing goes on sending to a
+//! member that has stopped.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::{sync::watch, time::timeout};
+use zeroize::Zeroizing;
+
+use super::super::StoreError;
+use crate::config::{self, SecretError, SecretSource};
+
+/// For one call of one member. A fleet's calls are answered within milliseconds.
+pub(super) const CALL: Duration = Duration::from_millis(700);
+
+/// To reach a member.
+const CONNECT: Duration = Duration::from_millis(500);
+
+/// The pause between two signs of life of a connection, and how long the second is waited for. etcd hangs
+/// up on whoever pings more often than each five seconds.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(3));
+
+/// The members of a cluster, of which one at a time is talked to.
+pub(super) struct Members {
+    endpoints: Vec<String>,
+    user: Option<(String, PathBuf)>,
+    options: ConnectOptions,
+    current: Mutex<Current>,
+    /// Another member is talked to.
+    pub(super) moved: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Current {
+    at: usize,
+    client: Option<Arc<Client>>,
+}
+
+/// Not derived: the options of a client hold the password.
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Members").field(&self.endpoints).finish()
+    }
+}
+
+impl Members {
+    pub(super) fn new(config: &config::Etcd) -> Result<Self, StoreError> {
+        let (every, patience) = KEEPALIVE;
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT)
+            .with_keep_alive(every, patience)
+            .with_require_leader(true);
+        if config.endpoints.iter().any(|at| at.starts_with("https://")) {
+            options = options.with_tls(tls(&config.tls)?);
+        }
+        Ok(Self {
+            endpoints: config.endpoints.clone(),
+            user: config.user.clone(),
+            options,
+            // So that not all replicas talk to the same one.
+            current: Mutex::new(Current {
+                at: fastrand::usize(..config.endpoints.len().max(1)),
+                client: None,
+            }),
+            moved: watch::Sender::default(),
+        })
+    }
+
+    /// Asks a member, and when it does not answer or knows no leader, the next one. What is asked must
+    /// bear to be asked twice.
+    pub(super) async fn call<T, A>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(Client) -> A,
+    ) -> Result<T, StoreError>
+    where
+        A: Future<Output = Result<T, Error>>,
+    {
+        let mut tries = self.endpoints.len().min(2);
+        loop {
+            let answer = timeout(CALL, async {
+                let client = self.client().await?;
+                ask(client).await.map_err(Failure::Etcd)
+            });
+            let error = match answer.await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error,
+                Err(_) => Failure::Silent,
+            };
+            tries -= 1;
+            let elsewhere = error.is_about_the_member();
+            if elsewhere {
+                self.go_on();
+            }
+            if !elsewhere || tries == 0 {
+                return Err(error.at(action));
+            }
+        }
+    }
+
+    /// A client of the present member.
+    pub(super) async fn client(&self) -> Result<Client, Failure> {
+        let (at, client) = {
+            let current = self.current();
+            (current.at, current.client.clone())
+        };
+        if let Some(client) = client {
+            return Ok((*client).clone());
+        }
+        let mut options = self.options.clone();
+        if let Some((name, password)) = &self.user {
+            let password = SecretSource::File(password.clone()).read()?;
+            options = options
+                .with_user(name.as_str(), password.expose())
+                .with_auto_token_refresh(true);
+        }
+        let endpoint = self.endpoints[at].as_str();
+        let client = Client::connect([endpoint], Some(options)).await?;
+        let mut current = self.current();
+        if current.at == at {
+            current.client = Some(Arc::new(client.clone()));
+        }
+        Ok(client)
+    }
+
+    /// Turns to the next member.
+    pub(super) fn go_on(&self) {
+        let mut current = self.current();
+        current.at = (current.at + 1) % self.endpoints.len();
+        current.client = None;
+        self.moved.send_replace(());
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tls(files: &config::Tls) -> Result<TlsOptions, StoreError> {
+    let read = |path: &Path| fs::read(path).map_err(StoreError::io(path, "read"));
+    let mut tls = TlsOptions::new();
+    tls = match &files.ca_file {
+        Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+        None => tls.with_webpki_roots(),
+    };
+    if let Some((cert, key)) = &files.identity {
+        tls = tls.identity(Identity::from_pem(read(cert)?, Zeroizing::new(read(key)?)));
+    }
+    Ok(tls)
+}
+
+/// Why a member did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Etcd(#[from] Error),
+    #[error("no answer within {} ms", CALL.as_millis())]
+    Silent,
+    #[error("another member is asked now")]
+    Moved,
+    #[error(transparent)]
+    Password(#[from] SecretError),
+}
+
+impl Failure {
+    /// Whether another member may do better.
+    pub(super) fn is_about_the_member(&self) -> bool {
+        // Of gRPC: cancelled, unknown, deadline exceeded, internal, unavailable, unauthenticated.
+        const ELSEWHERE: [i32; 6] = [1, 2, 4, 13, 14, 16];
+        match self {
+            Self::Etcd(Error::GRpcStatus(status)) => ELSEWHERE.contains(&status.code().into()),
+            Self::Moved
+            | Self::Password(_)
+            | Self::Etcd(Error::InvalidArgs(_) | Error::LeaseKeepAliveError(_)) => false,
+            Self::Silent | Self::Etcd(_) => true,
+        }
+    }
+
+    pub(super) fn at(self, action: &'static str) -> StoreError {
+        StoreError::Remote {
+            place: "etcd".to_owned(),
+            action,
+            source: Box::new(self),
+        }
+    }
+}
+
+/// Whether the lease is over.
+pub(super) fn is_about_the_lease(error: &StoreError) -> bool {
+    let StoreError::Remote { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.downcast_ref::<Failure>(),
+        Some(Failure::Etcd(Error::LeaseKeepAliveError(_)))
+    )
+}

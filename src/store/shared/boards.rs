@@ -1,0 +1,131 @@
+//! Reading boards, and saving to them under a claim.
+
+use std::{
+    collections::BTreeMap,
+    sync::{MutexGuard, PoisonError},
+};
+
+use tracing::{info, warn};
+
+use super::{
+    super::{Store as _, StoreError, snapshot},
+    Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
+    letters::About,
+    text,
+};
+use crate::domain::{Moment, Record};
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn claim_until(&self, appid: &str) -> Option<Moment> {
+        let state = self.state();
+        let claim = state.boards.get(appid)?.claim.as_ref()?;
+        let ours = claim.holder == self.sharing.me;
+        let renewed = state.renewed.filter(|_| ours)?;
+        Some(renewed + self.sharing.lease)
+    }
+
+    pub(super) async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError> {
+        let now = self.sharing.clock.now();
+        let state = snapshot::write(appid, record, now, "");
+        let about = About::new(&self.sharing.me, record.trouble.as_deref());
+        let about = text(&about);
+        // A save that was given up may have arrived all the same: then it is ours that stands in the way.
+        for _ in 0..2 {
+            let Some((fence, version)) = self.standing(appid) else {
+                return Err(StoreError::Lost);
+            };
+            let entry = Entry {
+                fence,
+                version,
+                state: state.as_bytes(),
+                about: about.as_bytes(),
+            };
+            match self.engine.post(appid, &entry).await? {
+                Posted::Done(version) => {
+                    self.state().board(appid).record = version;
+                    return Ok(());
+                }
+                Posted::Lost | Posted::Changed => self.look(appid).await?,
+            }
+        }
+        Err(StoreError::Lost)
+    }
+
+    /// The fence of our claim, and the version of the record.
+    fn standing(&self, appid: &str) -> Option<(i64, i64)> {
+        let state = self.state();
+        let known = state.boards.get(appid)?;
+        let claim = known.claim.as_ref()?;
+        (claim.holder == self.sharing.me).then_some((claim.fence, known.record))
+    }
+
+    /// Reads the board of `appid` and tells what is on it.
+    pub(super) async fn look(&self, appid: &str) -> Result<(), StoreError> {
+        let _turn = self.looking.lock().await;
+        let board = self.engine.board(appid).await?;
+        {
+            let mut state = self.state();
+            let known = state.board(appid);
+            known.version = Some(board.version);
+            known.record = board.record.as_ref().map_or(0, |kept| kept.version);
+            known.claim.clone_from(&board.claim);
+        }
+        let (record, own) = self.record(appid, board.record.as_ref());
+        if let Some(record) = record.as_ref().filter(|_| !own) {
+            self.keep_a_copy(appid, record).await;
+        }
+        let holder = match board.claim {
+            None => Holder::Nobody,
+            Some(claim) if claim.holder == self.sharing.me => Holder::Us,
+            Some(claim) => Holder::Other(claim.holder),
+        };
+        // Nobody listens at the end.
+        let _ = self.seen.send(Seen {
+            appid: appid.to_owned(),
+            holder,
+            record,
+            own,
+            letters: read_letters(board.letters),
+        });
+        Ok(())
+    }
+
+    /// What is kept, and whether we have saved it.
+    pub(super) fn record(&self, appid: &str, kept: Option<&Kept>) -> (Option<Record>, bool) {
+        let Some(kept) = kept else {
+            return (None, false);
+        };
+        let now = self.sharing.clock.now();
+        let about: About = serde_json::from_slice(&kept.about).unwrap_or_default();
+        match snapshot::read_aged(appid, &kept.state, now, kept.age) {
+            Ok(record) => {
+                let own = about.holder == self.sharing.me;
+                let trouble = about.trouble();
+                (Some(Record { trouble, ..record }), own)
+            }
+            Err(damage) => {
+                warn!(appid, reason = %damage, "a record in the store is not believed; its app goes on as if there were none");
+                (None, false)
+            }
+        }
+    }
+
+    /// A failure of it costs something only if the store is down at a start as well.
+    pub(super) async fn keep_a_copy(&self, appid: &str, record: &Record) {
+        if let Some(cache) = &self.sharing.cache
+            && let Err(error) = cache.save(appid, record).await
+        {
+            info!(appid, %error, "the local copy cannot be written");
+        }
+    }
+}
+
+/// What a newer version writes and this one does not understand is left to others.
+fn read_letters(letters: BTreeMap<String, String>) -> BTreeMap<String, Letter> {
+    let read = |(id, text): (String, String)| Some((id, serde_json::from_str(&text).ok()?));
+    letters.into_iter().filter_map(read).collect()
+}

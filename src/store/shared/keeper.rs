@@ -1,0 +1,140 @@
+//! What goes on in the background: the lease is kept alive, and the boards are read when they change.
+//!
+//! Hints come by the database's own way of telling changes, within milliseconds. Such ways have been
+//! seen to fall silent without an end (etcd-io/etcd#8980), so versions are compared once a second as
+//! well, which also is the proof that nothing was missed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tracing::{info, warn};
+
+use super::{Inner, Lease, StoreError};
+
+/// The pause between two comparisons of versions.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The pause before something that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// So often in a row a comparison may find what no hint has told, before the hints are begun anew.
+const SILENT: u32 = 3;
+
+/// Hints beyond this many wait.
+const HINTS: usize = 256;
+
+/// Renews the lease at each third of it, and whenever somebody is in a hurry.
+pub(super) async fn keep_the_lease(inner: Arc<Inner>) {
+    let lease = inner.sharing.lease;
+    loop {
+        let sent = inner.sharing.clock.now().boot;
+        let renewed = timeout(lease / 3, inner.engine.renew()).await;
+        let pause = match renewed {
+            Ok(Ok(renewed)) => {
+                let mut state = inner.state();
+                let over = |at| at + lease <= sent;
+                let lapsed = state.renewed.is_none_or(over) || renewed == Lease::Begun;
+                for known in state.boards.values_mut().filter(|_| lapsed) {
+                    // Whoever counted on a claim has given it up: it is told anew what is true.
+                    known.version = None;
+                    known.claim.take_if(|_| renewed == Lease::Begun);
+                }
+                state.renewed = Some(sent);
+                lease / 3
+            }
+            Ok(Err(_)) | Err(_) => AGAIN,
+        };
+        inner.turned.send_replace(());
+        // In no hurry to do so more often than it may fail.
+        sleep(AGAIN.min(pause)).await;
+        let _ = timeout(pause.saturating_sub(AGAIN), inner.hurry.notified()).await;
+    }
+}
+
+/// Reads boards when they change.
+pub(super) async fn follow(inner: Arc<Inner>) {
+    let mut warned = false;
+    loop {
+        let (hint, mut hints) = mpsc::channel(HINTS);
+        let end = tokio::select! {
+            error = inner.engine.watch(&hint) => Some(error),
+            () = inner.read_what_changes(&mut hints, &mut warned) => None,
+        };
+        match end {
+            Some(error) if !warned => {
+                info!(%error, "changes in the store are not told; looking for them");
+            }
+            Some(_) => {}
+            None => info!("the store has fallen silent; asking it for changes anew"),
+        }
+        // Between the two, nothing is missed for longer than it takes to compare versions.
+        let _ = inner.compare(&mut warned).await;
+        sleep(AGAIN).await;
+    }
+}
+
+impl Inner {
+    /// Until hints seem to be lost.
+    async fn read_what_changes(&self, hints: &mut mpsc::Receiver<String>, warned: &mut bool) {
+        let (mut silent, mut polls) = (0, interval(POLL));
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while silent < SILENT {
+            tokio::select! {
+                biased;
+                _ = polls.tick() => match self.compare(warned).await {
+                    0 => silent = 0,
+                    _ => silent += 1,
+                },
+                hint = hints.recv() => match hint {
+                    // What cannot be read now is found by the next comparison.
+                    Some(appid) => drop(self.look(&appid).await),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Compares all boards with what is known of them and reads those that differ. Returns how many did.
+    async fn compare(&self, warned: &mut bool) -> usize {
+        let sent = self.sharing.clock.now().boot;
+        let versions = match self.engine.versions().await {
+            Ok(versions) => versions,
+            Err(error) => {
+                warn_of(&error, warned);
+                return 0;
+            }
+        };
+        let mut changed = 0;
+        for appid in &self.sharing.apps {
+            let version = versions.get(appid).copied().unwrap_or_default();
+            let known = self.state().board(appid).version;
+            if known == Some(version) {
+                continue;
+            }
+            changed += usize::from(known.is_some());
+            if let Err(error) = self.look(appid).await {
+                warn_of(&error, warned);
+                return changed;
+            }
+        }
+        if std::mem::take(warned) {
+            info!("the store can be reached again");
+        }
+        self.state().contact = Some(sent);
+        self.turned.send_replace(());
+        changed
+    }
+}
+
+fn warn_of(error: &StoreError, warned: &mut bool) {
+    if !std::mem::replace(warned, true) {
+        let error = error as &dyn std::error::Error;
+        warn!(
+            error,
+            "the store cannot be reached; tokens are served from memory"
+        );
+    }
+}
