@@ -130,6 +130,7 @@ fn alive(tokens: &Tokens) -> View {
         token: Arc::new(token),
         keep_until: now.boot + life / 2,
         keep_at_most: None,
+        certain_until: None,
         previous_expires_at: None,
         published_at: now.boot,
         dead: false,

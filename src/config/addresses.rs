@@ -13,6 +13,9 @@ use super::{
     values::{Outcome, text},
 };
 
+/// What a password in a URL is told.
+const NO_SECRETS: &str = "must have no user or password: secrets never stand in the configuration";
+
 /// The longest path that fits into a unix socket's address on every system.
 const LONGEST_SOCKET: usize = 103;
 
@@ -105,7 +108,7 @@ pub(super) fn store_urls(value: &Value, schemes: &[&str]) -> Outcome<String> {
         url(&written, schemes)?;
     }
     if hosts.contains('@') {
-        return Err("must hold no user and no password: they have keys of their own".into());
+        return Err(NO_SECRETS.into());
     }
     for host in hosts.split(',') {
         tcp(host.to_owned()).map_err(|_| {
@@ -156,9 +159,7 @@ fn url(written: &str, schemes: &[&str]) -> Outcome<Uri> {
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if authority.contains('@') {
-        return Err(
-            "must have no user or password: secrets never stand in the configuration".into(),
-        );
+        return Err(NO_SECRETS.into());
     }
     if uri.host().is_none_or(str::is_empty) {
         return Err("must have a host".into());

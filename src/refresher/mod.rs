@@ -113,6 +113,7 @@ impl Refresher {
             self.notice_a_set_clock(now);
             for app in self.apps.values_mut() {
                 app.start_what_is_due(now, &mut self.events);
+                app.say_how_certain(now, &self.publisher);
             }
             let nap = self.nap(self.clock.now());
             tokio::select! {

@@ -56,6 +56,8 @@ pub enum Gone {
     Expired,
     /// WeChat refuses it.
     Refused(Generation),
+    /// Another replica may have replaced it, and the store does not say.
+    Uncertain,
 }
 
 impl Gone {
@@ -63,6 +65,9 @@ impl Gone {
         match self {
             Self::Never => "none has been fetched yet",
             Self::Expired => "the last one has expired and no other is here yet",
+            Self::Uncertain => {
+                "this replica has lost touch with the others, who may have replaced the last one"
+            }
             Self::Refused(_) => "WeChat refuses the last one and no other is here yet",
         }
     }

@@ -36,6 +36,7 @@ fn alive(now: Now, generation: u64) -> View {
     };
     let current = Current {
         keep_at_most: None,
+        certain_until: None,
         token: Arc::new(token),
         keep_until: now.boot + Duration::from_secs(40),
         published_at: now.boot,

@@ -42,6 +42,10 @@ pub struct Current {
     pub keep_until: Moment,
     /// A shorter limit while its end may come at any moment.
     pub keep_at_most: Option<Duration>,
+    /// After this it may have ended unnoticed, unless something is heard: another server may replace it,
+    /// and that cannot be known at the moment. The clock alone decides, so that a server that stood still
+    /// hands out nothing old when it goes on.
+    pub certain_until: Option<Moment>,
     /// Until when the token that it replaced works.
     pub previous_expires_at: Option<Moment>,
     /// When readers could see it first. The publisher sets it.
@@ -50,10 +54,16 @@ pub struct Current {
     pub dead: bool,
 }
 
+impl Current {
+    fn uncertain(&self, now: Moment) -> bool {
+        self.certain_until.is_some_and(|until| until <= now)
+    }
+}
+
 impl View {
     /// The token, if it may be handed out at `now`.
     pub fn usable(&self, now: Moment) -> Option<&Current> {
-        let alive = |c: &&Current| !c.dead && c.token.expires_at > now;
+        let alive = |c: &&Current| !c.dead && c.token.expires_at > now && !c.uncertain(now);
         self.current.as_ref().filter(alive)
     }
 
@@ -92,6 +102,7 @@ impl View {
         NoToken::Missing {
             gone: match &self.current {
                 None => Gone::Never,
+                Some(current) if current.uncertain(now) => Gone::Uncertain,
                 Some(current) if current.dead => Gone::Refused(current.token.generation),
                 Some(_) => Gone::Expired,
             },

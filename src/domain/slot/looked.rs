@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Looked, Slot, Suspect,
+    Looked, Reach, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
 };
 use crate::domain::{Generation, Moment, Now, Remedy, Sight};
@@ -23,7 +23,7 @@ impl Slot {
         }
         let was_dead = held.dead;
         let mut proof = self.looks.saw(sight, was_dead, &self.policy, now.boot);
-        if let Some(since) = self.doubtful_since().filter(|since| now.boot >= *since) {
+        if let Some(since) = self.doubted_since(now) {
             proof = self.looked_at_doubtful(sight, proof, since, now);
         } else if let Some(suspect) = self.suspect {
             proof = self.looked_at_suspect(suspect, sight, proof, now, roll);
@@ -61,10 +61,17 @@ impl Slot {
         }
     }
 
+    /// Since when another replica may have ended the token, if this one cannot know.
+    fn doubted_since(&self, now: Now) -> Option<Moment> {
+        let others = matches!(self.reach, Reach::Following | Reach::CutOff { .. });
+        self.doubtful_since()
+            .filter(|_| others && self.looks_are_ours(now))
+    }
+
     /// While another replica may have ended the token, one refusal is enough: nothing is done about it
     /// but not to hand it out.
     fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, since: Moment, now: Now) -> Proof {
-        self.looks.want((now.boot + self.doubt()).max(since));
+        let _ = since;
         if sight != Sight::Refused {
             return proof;
         }

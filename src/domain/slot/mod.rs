@@ -65,6 +65,8 @@ pub struct Slot {
     blocked_until: Option<Moment>,
     settled: bool,
     reach: Reach,
+    /// Until when it is known what other replicas did, if there are any.
+    contact: Option<Moment>,
 }
 
 /// The token in force.
@@ -82,6 +84,7 @@ struct Fetch {
     ask: Ask,
     reserved: Option<Generation>,
     replacement: bool,
+    begun: Moment,
 }
 
 /// An outcome is open: WeChat may have made a token that never arrived.
@@ -161,6 +164,7 @@ impl Slot {
             blocked_until: None,
             settled: false,
             reach: Reach::default(),
+            contact: None,
         }
     }
 
@@ -187,7 +191,7 @@ impl Slot {
 
     fn may_look(&self, now: Now) -> bool {
         let idle = self.fetch.is_none() && !self.looks.flying;
-        idle && self.reach != Reach::Nothing && self.living(now).is_some()
+        idle && self.looks_are_ours(now) && self.living(now).is_some()
     }
 
     fn condition(&self, now: Now) -> Condition {
@@ -310,6 +314,7 @@ impl Slot {
             ask,
             reserved,
             replacement,
+            begun: now.boot,
         });
         Errand::new(
             ask,

@@ -1,9 +1,9 @@
-//! How far one of several replicas may go by itself.
+//! How far one of several replicas may go by itself, and how long it can trust what it holds.
 
 use std::time::Duration;
 
 use super::{Condition, Slot};
-use crate::domain::{Generation, Moment, Now};
+use crate::domain::{Generation, Mode, Moment, Now};
 
 /// What this replica may do about an app, as the claims and the store are at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Reach {
     #[default]
     Everything,
     /// Nothing: another replica refreshes, and what it obtains arrives through the store.
-    Nothing,
+    Following,
     /// The store cannot be reached, in stable mode: what harms nobody, whoever else does it.
     Harmless,
     /// The store cannot be reached, in classic mode.
@@ -21,33 +21,58 @@ pub enum Reach {
     /// another one refreshes. Only WeChat knows: a token that still works long after another replica
     /// would have replaced it shows that there is no such replica.
     CutOff {
-        /// When the store could be read last: nobody had replaced the token before.
-        contact: Moment,
         /// Whether this replica refreshed when there was a store.
         named: bool,
     },
 }
 
 impl Slot {
-    /// Sets what may be done from now on.
-    pub fn reaches(&mut self, reach: Reach) {
-        self.reach = reach;
-        if let Some(since) = self.doubtful_since() {
-            self.looks.want(since - self.doubt());
+    /// Sets what may be done from now on. Until `contact` it is known what other replicas did: they did
+    /// nothing that is not in the slot.
+    pub fn reaches(&mut self, reach: Reach, contact: Moment, now: Now) {
+        (self.reach, self.contact) = (reach, Some(contact));
+        if matches!(reach, Reach::Everything | Reach::Harmless) {
+            return;
+        }
+        let begin = self.doubtful_since().map(|since| since - self.lead());
+        match begin {
+            // The looks of a replica that refreshes are none of this one's.
+            Some(begin) if now.boot < begin && reach == Reach::Following => {
+                self.looks.due = Some(begin);
+            }
+            Some(begin) if !self.looks.flying && self.looks.due.is_none() => {
+                self.looks.want(begin.max(now.boot));
+            }
+            _ => {}
         }
     }
 
     /// Until when it is certain that no other replica has ended the token; `None` if that is no question.
     pub(super) fn doubtful_since(&self) -> Option<Moment> {
-        let Reach::CutOff { contact, .. } = self.reach else {
-            return None;
-        };
-        // Nobody replaces it before the plan, unless an outcome was open already.
-        let soonest = match self.suspect {
-            Some(suspect) => suspect.since,
-            None => contact.max(self.planned),
+        let contact = self.contact?;
+        let soonest = match (self.policy.mode, self.reach) {
+            (Mode::Stable, _) => return None,
+            (Mode::Classic, Reach::Everything) => contact,
+            // Nobody replaces it before the plan, unless an outcome was open already.
+            _ => match self.suspect {
+                Some(suspect) => suspect.since,
+                None => contact.max(self.planned),
+            },
         };
         Some(soonest + self.policy.overlap)
+    }
+
+    /// Until when the token can be handed out without a doubt, if nothing is heard from now on.
+    ///
+    /// WeChat's word counts too, and so does its silence: whoever cannot reach anybody goes on.
+    pub fn certain_until(&self) -> Option<Moment> {
+        let since = self.doubtful_since()?;
+        let asked = self.fetch.as_ref().filter(|fetch| fetch.reserved.is_some());
+        let own = asked.map_or(since, |fetch| fetch.begun + self.policy.overlap);
+        let heard = self.looks.alive_at.max(self.looks.blur.map(|(at, _)| at));
+        let heard = heard.filter(|at| *at >= since - self.lead());
+        let trusted = heard.map(|at| at + self.doubt() * 2 + self.policy.timeout);
+        Some(trusted.map_or(since.min(own), |until| until.max(since.min(own))))
     }
 
     /// The pause between two looks at a token that another replica may have ended.
@@ -55,12 +80,24 @@ impl Slot {
         (self.policy.overlap / 60).max(self.policy.floor)
     }
 
+    /// Looks begin so long before there is a doubt, so that there is an answer by then.
+    fn lead(&self) -> Duration {
+        (self.doubt() + self.policy.timeout).min(self.policy.overlap / 2)
+    }
+
+    /// Whether looks are this replica's to make.
+    pub(super) fn looks_are_ours(&self, now: Now) -> bool {
+        let since = self.doubtful_since();
+        let doubtful = since.is_some_and(|since| now.boot >= since - self.lead());
+        self.reach != Reach::Following || doubtful
+    }
+
     /// When something that is wanted `at` a time may be asked for.
     pub(super) fn within_reach(&self, at: Moment, now: Now) -> Option<Moment> {
         match self.reach {
             Reach::Everything | Reach::Harmless => Some(at),
-            Reach::Nothing | Reach::CutOff { named: false, .. } => None,
-            Reach::CutOff { named: true, .. } => self.last_resort(at, now),
+            Reach::Following | Reach::CutOff { named: false } => None,
+            Reach::CutOff { named: true } => self.last_resort(at, now),
         }
     }
 

@@ -15,7 +15,7 @@ impl Slot {
         (self.doubted, self.unfinished, self.failures) = (false, false, 0);
         (self.failed_at, self.repeated_at) = (None, None);
         self.looks = Looks::default();
-        self.reach = Reach::Nothing;
+        self.reach = Reach::Following;
     }
 
     /// The replica that refreshes has saved `record`.
@@ -122,9 +122,9 @@ impl Slot {
         self.next_ask = now.boot + self.policy.floor;
     }
 
-    /// A fetch that another replica sent at `sent` outlived its claim and brought a token that nobody
-    /// has: it may have retired ours.
-    pub fn strayed(&mut self, sent: Moment, now: Now) {
+    /// A fetch of another replica outlived its claim and has just brought a token that nobody has: it may
+    /// have retired ours, as late as now.
+    pub fn strayed(&mut self, now: Now) {
         if self.fetch.is_some() || self.suspect.is_some() {
             return;
         }
@@ -132,8 +132,10 @@ impl Slot {
             self.next_ask = self.next_ask.min(now.boot);
             return;
         }
-        let Some(held) = self.living(now) else { return };
-        let (since, replied) = (sent.max(held.token.asked_at), false);
+        if self.living(now).is_none() {
+            return;
+        }
+        let (since, replied) = (now.boot, false);
         self.ledger.minted_at = Some(now.boot);
         self.suspect = Some(Suspect { since, replied });
         self.next_ask = now.boot;

@@ -33,7 +33,7 @@ impl Slot {
         let held = self.held.as_ref()?;
         let rotation = match self.policy.mode {
             // Whoever refreshes may do so at any moment, and is heard of.
-            _ if self.reach == Reach::Nothing => self.planned.max(now.boot),
+            _ if self.reach == Reach::Following => self.planned.max(now.boot),
             // The next attempt ends it, also one that comes before the plan.
             Mode::Classic => self.next_ask,
             // An attempt before the plan repeats it.

@@ -36,7 +36,9 @@ impl App {
             Looked::Unchanged => return,
         }
         // A restart must not hand out a token that is known to be dead.
-        self.saving.retry_at = Some(now.boot);
-        self.save_now(events);
+        if self.refreshes() {
+            self.saving.retry_at = Some(now.boot);
+            self.save_now(events);
+        }
     }
 }

@@ -96,7 +96,8 @@ impl App {
             Opened::Own(store) => (restored(&**store, &name, &appid, policy, clock).await, None),
             Opened::Shared(shared) => {
                 let mut slot = Slot::new(policy, clock.now());
-                slot.reaches(Reach::Nothing);
+                let now = clock.now();
+                slot.reaches(Reach::Following, now.boot, now);
                 (slot, Some(Replica::new(Arc::clone(shared))))
             }
         };
@@ -131,9 +132,10 @@ impl App {
             token: Arc::clone(token),
             keep_until: slot.keep_until(now).unwrap_or(token.expires_at),
             keep_at_most: slot.keep_at_most(),
+            certain_until: slot.certain_until(),
             published_at: now.boot,
             previous_expires_at: slot.previous_expires_at(),
-            dead: slot.dead(),
+            dead: slot.dead() || slot.certain_until().is_some_and(|until| until <= now.boot),
         });
         View {
             current,
@@ -245,9 +247,6 @@ impl App {
             note,
         } = obtained;
         self.fetching = false;
-        if let Some(replica) = &mut self.replica {
-            replica.sent = Some(sent.boot);
-        }
         let Some(result) = result else {
             return self.on_given_up(now);
         };

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::oneshot, task::JoinSet};
-use tracing::debug;
+use tokio::{sync::oneshot, task::JoinSet, time::sleep};
+use tracing::{debug, warn};
 
 use super::{App, Event, reports::Waiting};
 use crate::{
@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// When to report again what could not be settled.
 const LATER: Duration = Duration::from_secs(5);
+
+/// How often a letter is tried to be sent, and the pause between.
+const TRIES: u32 = 20;
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What was asked of the replica that refreshes.
 #[derive(Debug)]
@@ -121,13 +125,15 @@ impl App {
             Arc::clone(&replica.shared),
             Arc::clone(&self.adapters.appid),
         );
-        // If it does not get through, whoever waits is told so in the end.
+        // A replica that stood still needs a new lease first. If it does not get through, whoever waits is
+        // told so in the end.
         tokio::spawn(async move {
-            for _ in 0..3 {
+            for _ in 0..TRIES {
                 match shared.ask(&appid, &id, request.clone()).await {
                     Ok(()) => return,
-                    Err(error) => debug!(%error, "a report cannot be passed on"),
+                    Err(error) => debug!(%error, "a report cannot be passed on yet"),
                 }
+                sleep(AGAIN).await;
             }
         });
     }
@@ -189,9 +195,9 @@ impl App {
         }
         let (name, request) = (self.name.clone(), letter.request.clone());
         match request {
-            Request::Stray { sent_ms_ago } => {
-                let sent = now.boot - Duration::from_millis(sent_ms_ago);
-                self.slot.strayed(sent, now);
+            Request::Stray => {
+                warn!(app = %self.name, from = letter.from, "another replica's fetch outlived its claim and may have retired the token; a new one is fetched");
+                self.slot.strayed(now);
                 let reply = Reply::Noted;
                 events.spawn(async move { (name, Event::Judged(id, letter, reply)) });
             }
@@ -236,10 +242,11 @@ impl App {
             Arc::clone(&self.adapters.appid),
         );
         tokio::spawn(async move {
-            for _ in 0..3 {
+            for _ in 0..TRIES {
                 if shared.answer(&appid, &id, &letter).await.is_ok() {
                     return;
                 }
+                sleep(AGAIN).await;
             }
         });
     }

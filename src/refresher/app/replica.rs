@@ -17,7 +17,7 @@ use crate::{
     domain::{AppName, Mode, Moment, Now, Record, Remedy, Slot, Trouble, slot::Reach},
     store::{
         StoreError,
-        shared::{Holder, Request, Seen, Shared, millis},
+        shared::{Holder, Request, Seen, Shared},
     },
     tokens::Publisher,
 };
@@ -43,8 +43,8 @@ pub(super) struct Replica {
     claiming: bool,
     /// What the slot knew before the fetch that is under way.
     pub(super) before: Option<Record>,
-    /// When the fetch was sent whose result is being saved.
-    pub(super) sent: Option<Moment>,
+    /// Until when the token is certain, as readers know it, and whether that is over.
+    said: (Option<Moment>, bool),
     /// The trouble that was saved last.
     told: Option<Told>,
     /// What was asked of the replica that refreshes.
@@ -67,7 +67,7 @@ impl Replica {
             claim_at: None,
             claiming: false,
             before: None,
-            sent: None,
+            said: (None, false),
             told: None,
             asked: BTreeMap::new(),
             answering: BTreeSet::new(),
@@ -225,15 +225,19 @@ impl App {
             replica.holds = false;
             warn!(app = %self.name, "the store was not reached for as long as a claim lasts; only what harms nobody is done until it is");
         }
+        let contact = replica
+            .shared
+            .contact()
+            .max(until.filter(|_| replica.named));
+        let contact = contact.unwrap_or_default();
         if replica.holds {
-            return;
+            return self.slot.reaches(Reach::Everything, contact, now);
         }
         let cut_off = replica.cut_off(overlap, now);
         let reach = match (cut_off, mode) {
-            (false, _) => Reach::Nothing,
+            (false, _) => Reach::Following,
             (true, Mode::Stable) => Reach::Harmless,
             (true, Mode::Classic) => Reach::CutOff {
-                contact: replica.shared.contact().unwrap_or_default(),
                 named: replica.named,
             },
         };
@@ -248,8 +252,36 @@ impl App {
             let shared = Arc::clone(&replica.shared);
             events.spawn(async move { (name, Event::Claimed(shared.claim(&appid).await)) });
         }
-        self.slot.reaches(reach);
+        self.slot.reaches(reach, contact, now);
+        self.trust_the_store_again(now);
         self.give_up_waiting(now);
+    }
+
+    /// Tells readers anew for how long the token is certain, when that has become much longer, and when
+    /// it is certain no more.
+    pub(in crate::refresher) fn say_how_certain(&mut self, now: Now, publisher: &Publisher) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        let until = self.slot.certain_until();
+        let over = until.is_some_and(|until| until <= now.boot);
+        let (said, was_over) = replica.said;
+        let longer = until > said.map(|said| said + self.policy.overlap / 4);
+        if longer || until < said || over != was_over {
+            replica.said = (until, over);
+            self.show(now, publisher);
+        }
+    }
+
+    /// A token that was doubted while nothing was heard is again what the one that refreshes says it is.
+    fn trust_the_store_again(&mut self, now: Now) {
+        let Some(replica) = self.replica.as_ref().filter(|replica| replica.follows) else {
+            return;
+        };
+        let record = replica.last().and_then(|seen| seen.record.as_ref());
+        if self.slot.dead() && record.is_some_and(|record| !record.dead) {
+            self.follow(now);
+        }
     }
 
     pub(super) fn on_claimed(&mut self, tried: &Result<(), StoreError>, now: Now) {
@@ -265,15 +297,25 @@ impl App {
     /// When something is due at this replica beside what the slot wants.
     pub(super) fn replica_due(&self, now: Now) -> Option<Moment> {
         let replica = self.replica.as_ref()?;
+        // Half of what is certain is over: say how long it is by now.
+        let certain =
+            self.slot
+                .certain_until()
+                .map(|until| match until - self.policy.overlap / 2 {
+                    early if early > now.boot => early,
+                    _ => until,
+                });
+        let certain = certain.filter(|at| *at > now.boot);
         if replica.holds {
-            return replica.shared.claim_until(&self.adapters.appid);
+            let claim = replica.shared.claim_until(&self.adapters.appid);
+            return [claim, certain].into_iter().flatten().min();
         }
         let silent = replica.silent_at(self.policy.overlap);
         let silent = silent.filter(|at| *at > now.boot);
         let idle = !replica.claiming && !self.has_business();
         let claim = replica.claim_at.filter(|_| idle && silent.is_some());
         let expiry = replica.asked.values().map(Asked::expires_at).min();
-        [silent, claim, expiry].into_iter().flatten().min()
+        [silent, claim, expiry, certain].into_iter().flatten().min()
     }
 
     /// A save was refused because the claim is over.
@@ -290,11 +332,10 @@ impl App {
                 self.slot.followed(before, now);
             }
             replica.follows = true;
-            self.slot.reaches(Reach::Nothing);
-        } else if let Some(sent) = replica.sent.take().filter(|_| noted) {
+            self.slot.reaches(Reach::Following, now.boot, now);
+        } else if noted {
             warn!(app = %self.name, "a fetch outlived the claim of this replica; the one that refreshes now is told");
-            let sent_ms_ago = millis(now.boot.since(sent));
-            self.ask(Request::Stray { sent_ms_ago }, now);
+            self.ask(Request::Stray, now);
         }
         self.follow(now);
     }

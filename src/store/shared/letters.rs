@@ -18,10 +18,7 @@ pub enum Request {
         leaked: bool,
     },
     /// A fetch of mine outlived its claim, and its token is nobody's.
-    Stray {
-        /// How long ago it was sent.
-        sent_ms_ago: u64,
-    },
+    Stray,
 }
 
 /// What the replica that refreshes answers.
@@ -231,7 +228,7 @@ mod tests {
         };
         let text = serde_json::to_string(&letter).unwrap();
         assert_eq!(serde_json::from_str::<Letter>(&text).unwrap(), letter);
-        let unanswered = r#"{"from":"two","request":{"kind":"stray","sent_ms_ago":5}}"#;
+        let unanswered = r#"{"from":"two","request":{"kind":"stray"}}"#;
         let letter: Letter = serde_json::from_str(unanswered).unwrap();
         assert_eq!(letter.reply, None);
     }

@@ -34,6 +34,8 @@ pub use self::{
     sharing::Sharing,
 };
 use super::{Store, StoreError};
+use tracing::info;
+
 use crate::domain::{Moment, Record};
 
 /// Asks of a claim that it lasts for a while are waited for so long.
@@ -108,6 +110,7 @@ struct Known {
 impl Shared {
     /// Begins to share `engine`. Goes on trying while it cannot be reached.
     pub fn begin(engine: Arc<dyn Engine>, sharing: Sharing) -> Self {
+        info!(replica = sharing.me, "sharing a store with other replicas");
         let (seen, changes) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             engine,

@@ -38,6 +38,7 @@ async fn linkerd2_3980_a_wrong_wall_clock_neither_ends_nor_prolongs_a_life() {
             token: token.into(),
             keep_until: boot + life,
             keep_at_most: None,
+            certain_until: None,
             previous_expires_at: None,
             published_at: boot,
             dead: false,

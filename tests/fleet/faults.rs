@@ -1,0 +1,240 @@
+//! Everything fails at random: replicas, members of the store and its leader, the ways to the store and
+//! to WeChat, WeChat. Callers never notice.
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use wxtokend::sandbox::Settings;
+
+use crate::{
+    checker::{Account, Troubles, ask_all_the_time, late},
+    engines::Etcd,
+    replicas::Fleet,
+};
+
+const APPS: [&str; 2] = ["classic", "stable"];
+
+/// Lives and overlaps are those of WeChat, but faster.
+const LIFE: Duration = Duration::from_secs(24);
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// The longest a fault lasts: longer than a lease.
+const LONGEST: u64 = 8_000;
+
+/// What one fault does.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill(usize),
+    Stop(usize),
+    Drain(usize),
+    CutFromStore(usize),
+    CutFromWeChat(usize),
+    CutAllFromStore,
+    KillMember(usize),
+    StopMember(usize),
+    StopLeader,
+    KillLeader,
+    WeChatDown,
+}
+
+impl Fault {
+    fn any() -> Self {
+        let n = fastrand::usize(..3);
+        match fastrand::u8(..11) {
+            0 => Self::Kill(n),
+            1 => Self::Stop(n),
+            2 => Self::Drain(n),
+            3 => Self::CutFromStore(n),
+            4 => Self::CutFromWeChat(n),
+            5 => Self::CutAllFromStore,
+            6 => Self::KillMember(n),
+            7 => Self::StopMember(n),
+            8 => Self::StopLeader,
+            9 => Self::KillLeader,
+            _ => Self::WeChatDown,
+        }
+    }
+
+    /// The replicas that it keeps from hearing of others.
+    fn hits(self) -> Vec<usize> {
+        match self {
+            Self::Kill(n) | Self::Stop(n) | Self::Drain(n) | Self::CutFromStore(n) => vec![n],
+            // It could not tell anybody what it has lost.
+            Self::CutFromWeChat(_) | Self::WeChatDown => Vec::new(),
+            _ => vec![0, 1, 2],
+        }
+    }
+}
+
+async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, etcd: &mut Etcd) {
+    match fault {
+        Fault::Kill(n) => {
+            fleet.replicas[n].kill().await;
+            sleep(pause / 2).await;
+            fleet.replicas[n].start().await;
+        }
+        Fault::Drain(n) => {
+            let server = fleet.replicas[n].server.take().unwrap();
+            server.process.signal("TERM").await;
+            assert_eq!(server.process.end().await.code(), 0);
+            fleet.replicas[n].start().await;
+        }
+        Fault::Stop(n) => {
+            let process = &fleet.replicas[n].server().process;
+            process.signal("STOP").await;
+            sleep(pause).await;
+            process.signal("CONT").await;
+        }
+        Fault::CutFromStore(n) => {
+            fleet.replicas[n].cut_from_the_store();
+            sleep(pause).await;
+            fleet.replicas[n].mend();
+        }
+        Fault::CutAllFromStore => {
+            let all = fleet.replicas.iter();
+            all.for_each(crate::replicas::Replica::cut_from_the_store);
+            sleep(pause).await;
+            let all = fleet.replicas.iter();
+            all.for_each(crate::replicas::Replica::mend);
+        }
+        Fault::CutFromWeChat(n) => {
+            fleet.replicas[n].to_wechat.cut();
+            sleep(pause / 4).await;
+            fleet.replicas[n].mend();
+        }
+        Fault::WeChatDown => {
+            let all = || fleet.replicas.iter().map(|replica| &replica.to_wechat);
+            all().for_each(crate::links::Link::cut);
+            sleep(pause / 4).await;
+            all().for_each(crate::links::Link::mend);
+        }
+        Fault::KillMember(n) => {
+            etcd.members[n].kill();
+            sleep(pause / 2).await;
+            etcd.members[n].restart();
+        }
+        Fault::StopMember(n) => stop_member(etcd, n, pause).await,
+        Fault::StopLeader => {
+            let leader = etcd.leader().await.unwrap_or(0);
+            stop_member(etcd, leader, pause).await;
+        }
+        Fault::KillLeader => {
+            let leader = etcd.leader().await.unwrap_or(0);
+            etcd.members[leader].kill();
+            sleep(pause / 2).await;
+            etcd.members[leader].restart();
+        }
+    }
+}
+
+async fn stop_member(etcd: &Etcd, n: usize, pause: Duration) {
+    etcd.members[n].signal("STOP");
+    sleep(pause).await;
+    etcd.members[n].signal("CONT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_fails_callers_are_not_refused_and_no_token_is_burnt() {
+    let secs = env::var("WXTOKEND_FAULTS").map_or(60, |secs| secs.parse().unwrap());
+    let seed = env::var("WXTOKEND_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
+    fastrand::seed(seed);
+    println!("seed {seed}");
+    let mut etcd = Etcd::start(3).await;
+    let settings = Settings {
+        life: LIFE,
+        overlap: OVERLAP,
+        ..Settings::default()
+    };
+    let refresh = "overlap = '5s'\nfloor = '100ms'\nprobe_every = '2s'";
+    let mut fleet = Fleet::on_etcd(&etcd, 3, settings, &APPS, refresh).await;
+    fleet.start().await;
+    for app in APPS {
+        fleet.everybody_has(app, "is there").await;
+    }
+
+    let over = Arc::new(AtomicBool::new(false));
+    let mut callers = Vec::new();
+    for (n, replica) in fleet.replicas.iter().enumerate() {
+        for app in APPS {
+            let url = replica.server().url.clone();
+            let (wechat, over) = (Arc::clone(&fleet.wechat), Arc::clone(&over));
+            callers.push(tokio::spawn(ask_all_the_time(url, (app, n), wechat, over)));
+        }
+    }
+    let (begin, mut troubles) = (Instant::now(), Troubles::default());
+    let mut told = Vec::new();
+    while begin.elapsed() < Duration::from_secs(secs) {
+        let (fault, pause) = (
+            Fault::any(),
+            Duration::from_millis(fastrand::u64(500..LONGEST)),
+        );
+        let from = Instant::now();
+        strike(fault, pause, &mut fleet, &mut etcd).await;
+        troubles.add(&fault.hits(), from, Instant::now());
+        told.push(format!(
+            "{:?} {fault:?} for {:?}",
+            from - begin,
+            from.elapsed()
+        ));
+        sleep(Duration::from_millis(fastrand::u64(..3_000))).await;
+    }
+    // Every replica has a living token again, soon.
+    for app in APPS {
+        for token in fleet.everybody_has(app, "is there").await {
+            assert!(token.generation > 0);
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut accounts = Vec::new();
+    for caller in callers {
+        accounts.push(caller.await.unwrap());
+    }
+    judge(&accounts, &troubles, &fleet, begin, &told);
+}
+
+fn judge(
+    accounts: &[Account],
+    troubles: &Troubles,
+    fleet: &Fleet,
+    begin: Instant,
+    told: &[String],
+) {
+    let late = late(accounts, troubles, begin);
+    let (mut refused, mut refusals) = (0, String::new());
+    for account in accounts {
+        let of = account.refusals(begin);
+        refused += of.answers;
+        refusals += &of.told;
+        println!(
+            "{} at replica {}: {} answers, {} without a token",
+            account.app,
+            account.replica,
+            account.answered(),
+            account.unanswered
+        );
+    }
+    for app in APPS {
+        println!(
+            "{app}: {} tokens in {:?}",
+            fleet.wechat.counts(app).mints(),
+            begin.elapsed()
+        );
+    }
+    let log = || {
+        let said = fleet.replicas.iter().map(|r| r.server().process.stderr());
+        format!(
+            "{}\n{}",
+            told.join("\n"),
+            said.collect::<Vec<_>>().join("---\n")
+        )
+    };
+    assert!(refused == 0, "{refused} refused\n{refusals}\n{}", log());
+    assert!(late.is_empty(), "{late:#?}\n{}", log());
+}

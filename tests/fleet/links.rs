@@ -1,0 +1,79 @@
+//! A network that can be cut: a TCP proxy between a program and what it talks to.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+
+/// One way from here to there. What is under way when it is cut arrives when it is mended, as with TCP.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    at: SocketAddr,
+    whole: Arc<watch::Sender<bool>>,
+}
+
+impl Link {
+    /// A way to `target`, `host:port`.
+    pub(crate) async fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let whole = Arc::new(watch::Sender::new(true));
+        let open = whole.subscribe();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(carry(near, target.clone(), open.clone()));
+            }
+        });
+        Self { at, whole }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.at)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.at.to_string()
+    }
+
+    /// Nothing gets through any more, and nobody is told.
+    pub(crate) fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.whole.send_replace(true);
+    }
+}
+
+async fn carry(near: TcpStream, target: String, mut open: watch::Receiver<bool>) {
+    if open.wait_for(|open| *open).await.is_err() {
+        return;
+    }
+    // Who is not there refuses, and so does the link.
+    let Ok(far) = TcpStream::connect(target).await else {
+        return;
+    };
+    let _ = (near.set_nodelay(true), far.set_nodelay(true));
+    let (near_in, near_out) = near.into_split();
+    let (far_in, far_out) = far.into_split();
+    tokio::join!(
+        copy(near_in, far_out, open.clone()),
+        copy(far_in, near_out, open)
+    );
+}
+
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let gone = open.wait_for(|open| *open).await.is_err();
+        if gone || to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Three replicas that share a store, each with ways to it and to WeChat that can be cut.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use wxtokend::sandbox::Settings;
+
+use crate::{
+    engines::Etcd,
+    links::Link,
+    process::{Home, Server, WeChat, token_that},
+    served::Client,
+};
+
+/// Room for a few clients each.
+const GRPC: &str = "[grpc]\nmax_connections = 100\n";
+
+/// How long a claim lives here.
+pub(crate) const LEASE: Duration = Duration::from_secs(5);
+
+/// One process, its ways, and what it keeps over restarts.
+pub(crate) struct Replica {
+    pub(crate) home: Home,
+    pub(crate) server: Option<Server>,
+    /// To each member of the store.
+    pub(crate) to_store: Vec<Link>,
+    pub(crate) to_wechat: Link,
+}
+
+impl Replica {
+    pub(crate) async fn start(&mut self) {
+        self.server = Some(self.home.serve().await);
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.process.kill().await;
+        }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        self.server().client().await
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().expect("it runs")
+    }
+
+    pub(crate) fn cut_from_the_store(&self) {
+        self.to_store.iter().for_each(Link::cut);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.to_store.iter().for_each(Link::mend);
+        self.to_wechat.mend();
+    }
+
+    /// Whether it refreshes, as it says itself.
+    pub(crate) fn said(&self, words: &str) -> usize {
+        self.server().process.stderr().matches(words).count()
+    }
+}
+
+/// What they share, and they.
+pub(crate) struct Fleet {
+    pub(crate) wechat: Arc<WeChat>,
+    pub(crate) replicas: Vec<Replica>,
+}
+
+impl Fleet {
+    /// `count` replicas of `apps` (one whose name begins with `c` is classic) that are not started yet.
+    pub(crate) async fn on_etcd(
+        etcd: &Etcd,
+        count: usize,
+        settings: Settings,
+        apps: &[&str],
+        refresh: &str,
+    ) -> Self {
+        let wechat = Arc::new(WeChat::start(apps, settings).await);
+        let mut replicas = Vec::new();
+        for _ in 0..count {
+            let mut to_store = Vec::new();
+            for address in &etcd.addresses {
+                to_store.push(Link::to(address.clone()).await);
+            }
+            let urls: Vec<String> = to_store.iter().map(Link::url).collect();
+            let store = format!("kind = 'etcd'\nendpoints = {urls:?}");
+            replicas.push(replica(&wechat, to_store, &store, apps, refresh).await);
+        }
+        Self { wechat, replicas }
+    }
+
+    pub(crate) async fn start(&mut self) {
+        for replica in &mut self.replicas {
+            replica.start().await;
+        }
+    }
+
+    /// Until every replica has a token of `app` that fits.
+    pub(crate) async fn everybody_has(&self, app: &str, what: &str) -> Vec<wxtokend::pb::Token> {
+        let mut tokens = Vec::new();
+        for replica in &self.replicas {
+            let mut client = replica.client().await;
+            tokens.push(token_that(&mut client, app, what, |_| true).await);
+        }
+        tokens
+    }
+
+    /// Which replica refreshes `app`, if one says so.
+    pub(crate) async fn holder(&self, etcd: &Etcd, app: &str) -> Option<usize> {
+        let mut client = etcd.client().await;
+        let key = format!("/wxtokend/wx-{app}/claim");
+        let got = client.get(key, None).await.ok()?;
+        let name = got.kvs().first()?.value_str().ok()?.to_owned();
+        self.replicas.iter().position(|replica| {
+            let server = replica.server.as_ref();
+            server.is_some_and(|server| server.process.stderr().contains(&name))
+        })
+    }
+}
+
+async fn replica(
+    wechat: &WeChat,
+    to_store: Vec<Link>,
+    store: &str,
+    apps: &[&str],
+    refresh: &str,
+) -> Replica {
+    let to_wechat = Link::to(wechat.url().replace("http://", "")).await;
+    let home = Home::new(&to_wechat.url(), refresh, apps).on_unix();
+    let path = home.path("data").display().to_string();
+    let mut shared = String::from(store);
+    write!(shared, "\nlease = '{}s'\ncache = '{path}'", LEASE.as_secs()).unwrap();
+    let home = home
+        .replace(&format!("path = '{path}'"), &shared)
+        .replace("[grpc]\n", GRPC);
+    Replica {
+        home,
+        server: None,
+        to_store,
+        to_wechat,
+    }
+}

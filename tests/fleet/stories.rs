@@ -1,0 +1,269 @@
+//! What happens to three replicas, told one fault at a time.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use wxtokend::{
+    pb::{self, Outcome},
+    sandbox::{Pool, Settings},
+};
+
+use crate::{
+    engines::Etcd,
+    process::{stale, token, token_that, until, watch_request},
+    replicas::{Fleet, LEASE},
+};
+
+/// From a publication to the last replica.
+const DELIVERY: Duration = Duration::from_secs(1);
+
+fn lives_of(secs: u64) -> Settings {
+    Settings {
+        life: Duration::from_secs(secs),
+        overlap: Duration::from_secs(3),
+        ..Settings::default()
+    }
+}
+
+const REFRESH: &str = "overlap = '3s'\nfloor = '100ms'\nprobe_every = '1s'";
+
+async fn three(etcd: &Etcd, life: u64, apps: &[&str]) -> Fleet {
+    let mut fleet = Fleet::on_etcd(etcd, 3, lives_of(life), apps, REFRESH).await;
+    fleet.start().await;
+    fleet
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_replicas_fetch_one_token_and_each_rotation_is_everywhere_within_a_second() {
+    let etcd = Etcd::start(3).await;
+    let fleet = three(&etcd, 10, &["classic", "stable"]).await;
+    for app in ["classic", "stable"] {
+        let tokens = fleet.everybody_has(app, "is there").await;
+        let one = |t: &pb::Token| (t.generation, t.access_token.clone());
+        assert!(tokens.iter().all(|t| one(t) == one(&tokens[0])), "{app}");
+        assert_eq!(fleet.wechat.counts(app).mints(), 1, "{app}");
+    }
+    let mut streams = Vec::new();
+    for replica in &fleet.replicas {
+        let mut client = replica.client().await;
+        let history = &replica.server().history;
+        let stream = history.watch(&mut client, watch_request("classic"));
+        streams.push(stream.await.unwrap());
+    }
+    for stream in &mut streams {
+        stream.message().await.unwrap().unwrap();
+    }
+    for rotation in 1..3 {
+        let first = streams[0].message().await.unwrap().unwrap();
+        let (began, first) = (Instant::now(), first.token.unwrap());
+        for stream in &mut streams[1..] {
+            let message = stream.message().await.unwrap().unwrap();
+            assert_eq!(message.token.unwrap().generation, first.generation);
+        }
+        assert!(began.elapsed() < DELIVERY, "{:?}", began.elapsed());
+        assert_eq!(fleet.wechat.counts("classic").mints(), 1 + rotation);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_replica_refreshes_within_a_lease_of_the_death_of_the_one_that_did() {
+    let etcd = Etcd::start(3).await;
+    let mut fleet = three(&etcd, 60, &["classic"]).await;
+    let before = fleet.everybody_has("classic", "is there").await;
+    let holder = fleet.holder(&etcd, "classic").await.unwrap();
+    fleet.replicas[holder].kill().await;
+    let began = Instant::now();
+    let others = (0..3).filter(|n| *n != holder);
+    loop {
+        let now = fleet.holder(&etcd, "classic").await;
+        if now.is_some_and(|now| now != holder) {
+            break;
+        }
+        assert!(began.elapsed() < LEASE * 2, "nobody took over");
+        sleep(Duration::from_millis(50)).await;
+    }
+    println!("taken over after {:?}", began.elapsed());
+    for n in others {
+        let mut client = fleet.replicas[n].client().await;
+        let token = token(&mut client, "classic").await.unwrap();
+        assert_eq!(token.generation, before[n].generation, "no token is burnt");
+    }
+    assert_eq!(fleet.wechat.counts("classic").mints(), 1);
+    fleet.replicas[holder].start().await;
+    fleet.everybody_has("classic", "is there").await;
+    assert_eq!(fleet.wechat.counts("classic").mints(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stops_gives_up_its_claims_at_once() {
+    let etcd = Etcd::start(1).await;
+    let mut fleet = three(&etcd, 60, &["classic", "stable"]).await;
+    fleet.everybody_has("classic", "is there").await;
+    let holder = fleet.holder(&etcd, "classic").await.unwrap();
+    let server = fleet.replicas[holder].server.take().unwrap();
+    server.process.signal("TERM").await;
+    let began = Instant::now();
+    while fleet.holder(&etcd, "classic").await.is_none() {
+        assert!(began.elapsed() < LEASE / 2, "nobody took over");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(server.process.end().await.code(), 0);
+    assert_eq!(fleet.wechat.counts("classic").mints(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_token_that_is_reported_at_all_replicas_at_once_is_replaced_once() {
+    let etcd = Etcd::start(3).await;
+    // Without looks that nobody asked for: what such a one saw is believed for a while.
+    let refresh = REFRESH.replace("'1s'", "'1m'");
+    let mut fleet = Fleet::on_etcd(&etcd, 3, lives_of(60), &["classic"], &refresh).await;
+    fleet.start().await;
+    let tokens = fleet.everybody_has("classic", "is there").await;
+    // A younger one is not judged.
+    sleep(Duration::from_secs(3)).await;
+    fleet.wechat.revoke("classic", Pool::Classic);
+    let mut reports = Vec::new();
+    for _ in 0..10 {
+        for replica in &fleet.replicas {
+            let (mut client, request) = (
+                replica.client().await,
+                stale("classic", &tokens[0].access_token),
+            );
+            reports.push(tokio::spawn(async move {
+                client.force_refresh(request).await.unwrap().into_inner()
+            }));
+        }
+    }
+    for report in reports {
+        let answer = report.await.unwrap();
+        assert_eq!(answer.outcome(), Outcome::Refreshed);
+        let token = answer.token.unwrap();
+        assert!(fleet.wechat.accepts("classic", &token.access_token));
+        assert!(token.generation > tokens[0].generation);
+    }
+    assert_eq!(fleet.wechat.counts("classic").mints(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_token_that_is_reported_anywhere_is_looked_at_and_stays() {
+    let etcd = Etcd::start(1).await;
+    let fleet = three(&etcd, 60, &["stable"]).await;
+    let tokens = fleet.everybody_has("stable", "is there").await;
+    sleep(Duration::from_secs(3)).await;
+    for replica in &fleet.replicas {
+        let mut client = replica.client().await;
+        let request = stale("stable", &tokens[0].access_token);
+        let answer = client.force_refresh(request).await.unwrap().into_inner();
+        assert_eq!(answer.outcome(), Outcome::StillValid);
+        assert_eq!(answer.token.unwrap().generation, tokens[0].generation);
+    }
+    assert_eq!(fleet.wechat.counts("stable").mints(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_an_app_is_told_alike_by_every_replica() {
+    let etcd = Etcd::start(1).await;
+    let mut fleet = Fleet::on_etcd(&etcd, 3, lives_of(60), &["stable"], REFRESH).await;
+    for replica in &fleet.replicas {
+        replica.home.write("stable", "another-secret");
+    }
+    fleet.start().await;
+    for replica in &fleet.replicas {
+        let mut client = replica.client().await;
+        let status = token(&mut client, "stable").await.unwrap_err();
+        let (code, reason, errcode) = crate::process::row(&status);
+        assert_eq!(code, tonic::Code::FailedPrecondition, "{status:?}");
+        assert_eq!(reason, "NEEDS_OPERATOR");
+        assert!(errcode.is_some(), "{status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_store_down_all_go_on_and_a_start_uses_the_local_copy() {
+    let etcd = Etcd::start(1).await;
+    let mut fleet = three(&etcd, 60, &["classic", "stable"]).await;
+    let classic = fleet.everybody_has("classic", "is there").await;
+    let stable = fleet.everybody_has("stable", "is there").await;
+    for replica in &mut fleet.replicas {
+        replica.cut_from_the_store();
+    }
+    fleet.replicas[2].kill().await;
+    fleet.replicas[2].start().await;
+    sleep(LEASE + Duration::from_secs(1)).await;
+    for (n, replica) in fleet.replicas.iter().enumerate() {
+        let mut client = replica.client().await;
+        let token = token(&mut client, "classic").await.unwrap();
+        assert_eq!(token.generation, classic[n].generation, "replica {n}");
+        let token = crate::process::token(&mut client, "stable").await.unwrap();
+        assert_eq!(token.access_token, stable[n].access_token, "replica {n}");
+    }
+    assert_eq!(fleet.wechat.counts("classic").mints(), 1);
+    assert_eq!(fleet.wechat.counts("stable").mints(), 1);
+    fleet
+        .replicas
+        .iter()
+        .for_each(crate::replicas::Replica::mend);
+    until("somebody refreshes again", || {
+        let took = "this replica refreshes the app";
+        fleet.replicas.iter().any(|r| r.said(took) > 2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_up_between_note_and_request_for_longer_than_a_lease_it_does_no_harm() {
+    let etcd = Etcd::start(1).await;
+    let mut fleet = Fleet::on_etcd(&etcd, 2, lives_of(40), &["classic"], REFRESH).await;
+    // The second fetch, the first planned one, is held up just before the request.
+    let hold = [("FAILPOINTS", "asking=1*off->1*sleep(1000)->off")];
+    let first = &mut fleet.replicas[0];
+    first.server = Some(crate::process::Server::of(first.home.spawn_with(&hold)).await);
+    token_that(&mut first.client().await, "classic", "is there", |_| true).await;
+    fleet.replicas[1].start().await;
+    let before = fleet.everybody_has("classic", "is there").await;
+    let mut client = etcd.client().await;
+    loop {
+        let got = client.get("/wxtokend/wx-classic/record", None).await;
+        if got.unwrap().kvs()[0]
+            .value_str()
+            .unwrap()
+            .contains("\"reserved\"")
+        {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    fleet.replicas[0].server().process.signal("STOP").await;
+    // A pause is a fact, not a wait for one: the other one takes over and recovers meanwhile.
+    let mut other = fleet.replicas[1].client().await;
+    let next = token_that(&mut other, "classic", "is newer", |token| {
+        token.access_token != before[1].access_token
+    })
+    .await;
+    fleet.replicas[0].server().process.signal("CONT").await;
+    // What the first one asks for now retires the other's token, which must be noticed before that dies.
+    let mut own = fleet.replicas[0].client().await;
+    let (began, mut dead_since) = (Instant::now(), None);
+    while began.elapsed() < Duration::from_secs(8) {
+        let mut dead = false;
+        for client in [&mut own, &mut other] {
+            // One that stood still may have none for a moment.
+            if let Ok(token) = token(client, "classic").await {
+                dead |= !fleet.wechat.accepts("classic", &token.access_token);
+            }
+        }
+        // The token before the last dies in the moment in which its successor is made.
+        dead_since = dead_since.or(Some(Instant::now())).filter(|_| dead);
+        let moment = dead_since.is_none_or(|since| since.elapsed() < DELIVERY);
+        let said = || fleet.replicas.iter().map(|r| r.server().process.stderr());
+        assert!(
+            moment,
+            "a dead token: {}",
+            said().collect::<Vec<_>>().join("---\n")
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+    for token in fleet.everybody_has("classic", "is there").await {
+        assert!(token.generation >= next.generation);
+    }
+}
