@@ -8,6 +8,7 @@ mod etcd;
 mod file;
 mod lock;
 mod memory;
+mod redis;
 pub mod shared;
 mod snapshot;
 mod times;
@@ -53,7 +54,11 @@ pub fn open(config: &config::Store, apps: Vec<String>, clock: Clock) -> Result<O
             let engine = open_etcd(etcd, &sharing)?;
             Opened::Shared(Arc::new(Shared::begin(engine, sharing)))
         }
-        config::Store::Redis(..) => return Err(StoreError::NotBuilt { kind: "redis" }),
+        config::Store::Redis(redis, sharing) => {
+            let sharing = shared::Sharing::new(sharing, apps, clock);
+            let engine = redis::Redis::new(redis, &sharing.me, &sharing.apps, sharing.lease)?;
+            Opened::Shared(Arc::new(Shared::begin(Arc::new(engine), sharing)))
+        }
     })
 }
 

@@ -172,3 +172,135 @@ impl Etcd {
         None
     }
 }
+
+/// Redis, in one of its forms.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    /// The first one is the master at the beginning, if there is one.
+    pub(crate) servers: Vec<Engine>,
+    pub(crate) ports: Vec<u16>,
+    /// Kept so that they live.
+    pub(crate) sentinels: Vec<Engine>,
+    url: String,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// One server.
+    pub(crate) async fn start() -> Self {
+        let mut this = Self::empty();
+        this.server(&[]).await;
+        this.url = format!("redis://127.0.0.1:{}", this.ports[0]);
+        this
+    }
+
+    /// A master, its replica, and three sentinels.
+    pub(crate) async fn start_with_sentinels() -> Self {
+        let mut this = Self::empty();
+        this.server(&[]).await;
+        let master = this.ports[0].to_string();
+        this.server(&["--replicaof", "127.0.0.1", &master]).await;
+        let mut ports = Vec::new();
+        for n in 0..3 {
+            let (port, home) = (free_port(), this.folder.path().join(format!("s{n}")));
+            std::fs::create_dir(&home).unwrap();
+            let config = home.join("sentinel.conf");
+            let text = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor tokens 127.0.0.1 {master} 2\n\
+                 sentinel down-after-milliseconds tokens 1000\n\
+                 sentinel failover-timeout tokens 3000\n"
+            );
+            std::fs::write(&config, text).unwrap();
+            let command = ["redis-sentinel".to_owned(), config.display().to_string()];
+            this.sentinels.push(Engine::start(command.to_vec(), &home));
+            ports.push(format!("127.0.0.1:{port}"));
+            answers(port).await;
+        }
+        this.url = format!("redis-sentinel://{}/tokens", ports.join(","));
+        this
+    }
+
+    /// Three masters that share the slots.
+    pub(crate) async fn start_cluster() -> Self {
+        let mut this = Self::empty();
+        for _ in 0..3 {
+            // The port of the others is not to be found by adding 10000 where that is too much.
+            let bus = free_port().to_string();
+            let cluster = [
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus,
+                "--cluster-node-timeout",
+                "2000",
+            ];
+            this.server(&cluster).await;
+        }
+        let mut nodes: Vec<String> = Vec::new();
+        for port in &this.ports {
+            nodes.push(format!("127.0.0.1:{port}"));
+        }
+        let joined = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(&nodes)
+            .arg("--cluster-yes")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&joined.stdout).into_owned();
+        assert!(told.contains("[OK] All 16384 slots covered"), "{told}");
+        this.url = format!("redis-cluster://{}", nodes.join(","));
+        this
+    }
+
+    fn empty() -> Self {
+        Self {
+            servers: Vec::new(),
+            ports: Vec::new(),
+            sentinels: Vec::new(),
+            url: String::new(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn server(&mut self, more: &[&str]) {
+        let port = free_port();
+        let home = self.folder.path().join(format!("r{port}"));
+        std::fs::create_dir(&home).unwrap();
+        let (folder, number) = (home.display().to_string(), port.to_string());
+        let mut command: Vec<String> = [
+            "redis-server",
+            "--port",
+            &number,
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            &folder,
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        command.extend(more.iter().map(|&word| word.to_owned()));
+        self.servers.push(Engine::start(command, &home));
+        self.ports.push(port);
+        answers(port).await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
+    }
+}
+
+/// Until somebody listens there.
+async fn answers(port: u16) {
+    let began = tokio::time::Instant::now();
+    while tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .is_err()
+    {
+        assert!(began.elapsed() < PATIENCE, "nobody listens on {port}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

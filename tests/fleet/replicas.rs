@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 use wxtokend::sandbox::Settings;
 
 use crate::{
-    engines::Etcd,
+    engines::{Etcd, Redis},
     links::Link,
     process::{Home, Server, WeChat, token_that},
     served::Client,
@@ -76,15 +76,45 @@ impl Fleet {
         apps: &[&str],
         refresh: &str,
     ) -> Self {
+        let store = |links: &[Link]| {
+            let urls: Vec<String> = links.iter().map(Link::url).collect();
+            format!("kind = 'etcd'\nendpoints = {urls:?}")
+        };
+        Self::on(&etcd.addresses, store, count, settings, apps, refresh).await
+    }
+
+    /// The same on one Redis.
+    pub(crate) async fn on_redis(
+        redis: &Redis,
+        count: usize,
+        settings: Settings,
+        apps: &[&str],
+        refresh: &str,
+    ) -> Self {
+        let address = format!("127.0.0.1:{}", redis.ports[0]);
+        let store = |links: &[Link]| {
+            let address = links[0].address();
+            format!("kind = 'redis'\nurl = 'redis://{address}'")
+        };
+        Self::on(&[address], store, count, settings, apps, refresh).await
+    }
+
+    async fn on(
+        addresses: &[String],
+        store: impl Fn(&[Link]) -> String,
+        count: usize,
+        settings: Settings,
+        apps: &[&str],
+        refresh: &str,
+    ) -> Self {
         let wechat = Arc::new(WeChat::start(apps, settings).await);
         let mut replicas = Vec::new();
         for _ in 0..count {
             let mut to_store = Vec::new();
-            for address in &etcd.addresses {
+            for address in addresses {
                 to_store.push(Link::to(address.clone()).await);
             }
-            let urls: Vec<String> = to_store.iter().map(Link::url).collect();
-            let store = format!("kind = 'etcd'\nendpoints = {urls:?}");
+            let store = store(&to_store);
             replicas.push(replica(&wechat, to_store, &store, apps, refresh).await);
         }
         Self { wechat, replicas }

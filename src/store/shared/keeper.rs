@@ -1,7 +1,7 @@
 //! What goes on in the background: the lease is kept alive, and the boards are read when they change.
 //!
 //! Hints come by the database's own way of telling changes, within milliseconds. Such ways have been
-//! seen to fall silent without an end (etcd-io/etcd#8980), so versions are compared once a second as
+//! seen to fall silent without an end (etcd-io/etcd#8980), so versions are compared twice a second as
 //! well, which also is the proof that nothing was missed.
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{Inner, Lease, StoreError};
 
 /// The pause between two comparisons of versions.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(500);
 
 /// The pause before something that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
