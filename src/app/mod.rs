@@ -6,6 +6,7 @@
 
 mod admin;
 mod agent;
+mod copy;
 mod http;
 mod signals;
 mod simulated;
@@ -18,9 +19,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub use crate::store::Copied;
 use admin::Admin;
 pub use agent::{Program, accompany, accompany_once};
 use anyhow::{Context, bail};
+pub use copy::copy_store;
 use http::Http;
 use signals::{Signals, Wish};
 pub use simulated::{built_in, serve_sandbox, simulate};
@@ -65,7 +68,10 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<StoreError>() {
         return Some(match error {
             StoreError::Held { .. } => {
-                "stop the other server, or give this one a `store.path` of its own: two servers on one store would retire each other's tokens"
+                "stop the other server, or give this one a place of its own: two servers on one store would retire each other's tokens"
+            }
+            StoreError::Remote { .. } | StoreError::Lost => {
+                "look whether the store is up and can be reached from here; `[store]` says where it is"
             }
             _ => {
                 "`store.path` must name a folder that the user running wxtokend may create and write to"

@@ -47,6 +47,25 @@ enum Command {
     Check(Check),
     /// Run the simulated WeChat alone
     Sandbox(Simulate),
+    /// Look after what is saved
+    #[command(subcommand)]
+    Store(Keeping),
+}
+
+#[derive(Debug, Subcommand)]
+enum Keeping {
+    /// Copy the tokens of all apps from one store to another, without a fetch; stop the servers before
+    Copy(Copy),
+}
+
+#[derive(Debug, Args)]
+struct Copy {
+    /// The configuration whose `[store]` has the tokens
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The configuration whose `[store]` is to have them
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +214,7 @@ impl Arguments {
             Command::Health(health) => block_on(health.run()),
             Command::Check(check) => check.run(),
             Command::Sandbox(simulate) => block_on(simulate.run()),
+            Command::Store(Keeping::Copy(copy)) => copy.run(),
         }
     }
 }
@@ -297,6 +317,18 @@ impl Check {
         }
         let apps = config.apps.len();
         print::line(&format!("{}: fine, {apps} app(s)", self.config.display()))
+    }
+}
+
+impl Copy {
+    fn run(self) -> Result<(), Failure> {
+        let (from, to) = (load(&self.from)?, load(&self.to)?);
+        let _unwritten = telemetry::init(to.log);
+        let mut printed = Ok(());
+        block_on_app(app::copy_store(from, to, |name, copied| {
+            printed = print::copied(name, copied);
+        }))?;
+        printed
     }
 }
 

@@ -8,7 +8,11 @@ use prost_types::{Duration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::pb::{Cause, ForceRefreshResponse, Outcome, Token, WatchTokenResponse};
+use crate::{
+    app::Copied,
+    domain::AppName,
+    pb::{Cause, ForceRefreshResponse, Outcome, Token, WatchTokenResponse},
+};
 
 /// Writes one line, at once: somebody may be reading along.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
@@ -39,6 +43,20 @@ pub(super) fn refreshed(answer: &ForceRefreshResponse, as_json: bool) -> Result<
     };
     eprintln!("{said}");
     line(&token.access_token)
+}
+
+/// What became of one app's tokens.
+pub(super) fn copied(app: &AppName, copied: Copied) -> Result<(), Failure> {
+    line(&match copied {
+        Copied::Done { generation, left } => {
+            let left = left.as_secs();
+            format!("{app}\tcopied\tgeneration {}, {left} s left", generation.0)
+        }
+        Copied::Already(generation) => {
+            format!("{app}\tthere already\tgeneration {}", generation.0)
+        }
+        Copied::Nothing => format!("{app}\tnothing is saved"),
+    })
 }
 
 /// One line for each message: time, cause, generation, life left.

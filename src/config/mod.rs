@@ -201,8 +201,8 @@ pub enum Store {
 pub struct Sharing {
     /// How long a claim outlives the last sign of its replica.
     pub lease: Duration,
-    /// The folder of the local copy, created if missing.
-    pub cache: PathBuf,
+    /// The folder of the local copy, created if missing; `None` for no copy.
+    pub cache: Option<PathBuf>,
 }
 
 /// `[store]` of the kind `etcd`.

@@ -119,7 +119,7 @@ fn sharing(table: &Section<'_>, timeout: Duration) -> Sharing {
     Sharing {
         lease,
         // The folder of a local copy, made if it is missing: for a start while the store is down.
-        cache: table.get("cache", file).unwrap_or_else(|| "data".into()),
+        cache: Some(table.get("cache", file).unwrap_or_else(|| "data".into())),
     }
 }
 

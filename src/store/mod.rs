@@ -12,6 +12,7 @@ mod redis;
 pub mod shared;
 mod snapshot;
 mod times;
+mod transfer;
 
 use std::{error::Error, io, mem::discriminant, path::Path, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 
 pub use shared::Shared;
 pub use snapshot::{Damage, read as read_state, write as write_state};
+pub use transfer::{Copied, copy};
 
 use crate::{clock::Clock, config, domain::Record};
 

@@ -1,6 +1,6 @@
 //! What every store that replicas share must do.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use wxtokend::{
@@ -31,8 +31,7 @@ struct Place {
 fn sharing() -> Sharing {
     Sharing {
         lease: LEASE,
-        // Nothing can be made there: no local copy.
-        cache: PathBuf::from("/proc/nowhere"),
+        cache: None,
     }
 }
 

@@ -15,7 +15,7 @@ use wxtokend::sandbox::Settings;
 
 use crate::{
     checker::{Account, Troubles, ask_all_the_time, late},
-    engines::Etcd,
+    engines::{Engine, Etcd, Redis},
     replicas::Fleet,
 };
 
@@ -73,7 +73,7 @@ impl Fault {
     }
 }
 
-async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, etcd: &mut Etcd) {
+async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, store: &mut Store) {
     match fault {
         Fault::Kill(n) => {
             fleet.replicas[n].kill().await;
@@ -115,45 +115,85 @@ async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, etcd: &mut Etc
             sleep(pause / 4).await;
             all().for_each(crate::links::Link::mend);
         }
-        Fault::KillMember(n) => {
-            etcd.members[n].kill();
-            sleep(pause / 2).await;
-            etcd.members[n].restart();
-        }
-        Fault::StopMember(n) => stop_member(etcd, n, pause).await,
+        Fault::KillMember(n) => kill_member(store, n, pause).await,
+        Fault::StopMember(n) => stop_member(store, n, pause).await,
         Fault::StopLeader => {
-            let leader = etcd.leader().await.unwrap_or(0);
-            stop_member(etcd, leader, pause).await;
+            let leader = store.leader().await;
+            stop_member(store, leader, pause).await;
         }
         Fault::KillLeader => {
-            let leader = etcd.leader().await.unwrap_or(0);
-            etcd.members[leader].kill();
-            sleep(pause / 2).await;
-            etcd.members[leader].restart();
+            let leader = store.leader().await;
+            kill_member(store, leader, pause).await;
         }
     }
 }
 
-async fn stop_member(etcd: &Etcd, n: usize, pause: Duration) {
-    etcd.members[n].signal("STOP");
-    sleep(pause).await;
-    etcd.members[n].signal("CONT");
+/// What they share.
+enum Store {
+    Etcd(Etcd),
+    Redis(Redis),
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_fails_callers_are_not_refused_and_no_token_is_burnt() {
-    let secs = env::var("WXTOKEND_FAULTS").map_or(60, |secs| secs.parse().unwrap());
-    let seed = env::var("WXTOKEND_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
-    fastrand::seed(seed);
-    println!("seed {seed}");
-    let mut etcd = Etcd::start(3).await;
-    let settings = Settings {
+impl Store {
+    async fn leader(&self) -> usize {
+        match self {
+            Self::Etcd(etcd) => etcd.leader().await.unwrap_or(0),
+            Self::Redis(_) => 0,
+        }
+    }
+
+    fn member(&mut self, n: usize) -> &mut Engine {
+        let members = match self {
+            Self::Etcd(etcd) => &mut etcd.members,
+            Self::Redis(redis) => &mut redis.servers,
+        };
+        let count = members.len();
+        &mut members[n % count]
+    }
+}
+
+async fn kill_member(store: &mut Store, n: usize, pause: Duration) {
+    store.member(n).kill();
+    sleep(pause / 2).await;
+    store.member(n).restart();
+}
+
+async fn stop_member(store: &mut Store, n: usize, pause: Duration) {
+    store.member(n).signal("STOP");
+    sleep(pause).await;
+    store.member(n).signal("CONT");
+}
+
+fn settings() -> Settings {
+    Settings {
         life: LIFE,
         overlap: OVERLAP,
         ..Settings::default()
-    };
-    let refresh = "overlap = '5s'\nfloor = '100ms'\nprobe_every = '2s'";
-    let mut fleet = Fleet::on_etcd(&etcd, 3, settings, &APPS, refresh).await;
+    }
+}
+
+const REFRESH: &str = "overlap = '5s'\nfloor = '100ms'\nprobe_every = '2s'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_etcd_whatever_fails_callers_are_not_refused_and_no_token_is_burnt() {
+    let etcd = Etcd::start(3).await;
+    let fleet = Fleet::on_etcd(&etcd, 3, settings(), &APPS, REFRESH).await;
+    live_through_faults(fleet, Store::Etcd(etcd)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_redis_whatever_fails_callers_are_not_refused_and_no_token_is_burnt() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::on_redis(&redis, 3, settings(), &APPS, REFRESH).await;
+    live_through_faults(fleet, Store::Redis(redis)).await;
+}
+
+/// As long as `WXTOKEND_FAULTS` says, in seconds; in the order that `WXTOKEND_SEED` makes.
+async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
+    let secs = env::var("WXTOKEND_FAULTS").map_or(45, |secs| secs.parse().unwrap());
+    let seed = env::var("WXTOKEND_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
+    fastrand::seed(seed);
+    println!("seed {seed}");
     fleet.start().await;
     for app in APPS {
         fleet.everybody_has(app, "is there").await;
@@ -176,7 +216,7 @@ async fn whatever_fails_callers_are_not_refused_and_no_token_is_burnt() {
             Duration::from_millis(fastrand::u64(500..LONGEST)),
         );
         let from = Instant::now();
-        strike(fault, pause, &mut fleet, &mut etcd).await;
+        strike(fault, pause, &mut fleet, &mut store).await;
         troubles.add(&fault.hits(), from, Instant::now());
         told.push(format!(
             "{:?} {fault:?} for {:?}",

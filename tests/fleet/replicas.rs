@@ -136,6 +136,13 @@ impl Fleet {
         tokens
     }
 
+    /// Whether anybody has the claim of `app`.
+    pub(crate) async fn claimed(&self, etcd: &Etcd, app: &str) -> bool {
+        let mut client = etcd.client().await;
+        let key = format!("/wxtokend/wx-{app}/claim");
+        client.get(key, None).await.unwrap().count() > 0
+    }
+
     /// Which replica refreshes `app`, if one says so.
     pub(crate) async fn holder(&self, etcd: &Etcd, app: &str) -> Option<usize> {
         let mut client = etcd.client().await;

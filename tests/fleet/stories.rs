@@ -9,9 +9,9 @@ use wxtokend::{
 };
 
 use crate::{
-    engines::Etcd,
-    process::{stale, token, token_that, until, watch_request},
-    replicas::{Fleet, LEASE},
+    engines::{Etcd, Redis},
+    process::{Process, Server, stale, token, token_that, until, watch_request},
+    replicas::{Fleet, LEASE, Replica},
 };
 
 /// From a publication to the last replica.
@@ -199,10 +199,7 @@ async fn with_the_store_down_all_go_on_and_a_start_uses_the_local_copy() {
     }
     assert_eq!(fleet.wechat.counts("classic").mints(), 1);
     assert_eq!(fleet.wechat.counts("stable").mints(), 1);
-    fleet
-        .replicas
-        .iter()
-        .for_each(crate::replicas::Replica::mend);
+    fleet.replicas.iter().for_each(Replica::mend);
     until("somebody refreshes again", || {
         let took = "this replica refreshes the app";
         fleet.replicas.iter().any(|r| r.said(took) > 2)
@@ -217,7 +214,7 @@ async fn held_up_between_note_and_request_for_longer_than_a_lease_it_does_no_har
     // The second fetch, the first planned one, is held up just before the request.
     let hold = [("FAILPOINTS", "asking=1*off->1*sleep(1000)->off")];
     let first = &mut fleet.replicas[0];
-    first.server = Some(crate::process::Server::of(first.home.spawn_with(&hold)).await);
+    first.server = Some(Server::of(first.home.spawn_with(&hold)).await);
     token_that(&mut first.client().await, "classic", "is there", |_| true).await;
     fleet.replicas[1].start().await;
     let before = fleet.everybody_has("classic", "is there").await;
@@ -266,4 +263,211 @@ async fn held_up_between_note_and_request_for_longer_than_a_lease_it_does_no_har
     for token in fleet.everybody_has("classic", "is there").await {
         assert!(token.generation >= next.generation);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_whose_clocks_are_ten_minutes_off_serve_right_lives() {
+    let (etcd, mut libraries) = (Etcd::start(1).await, Vec::new());
+    libraries.extend(glob_libfaketime());
+    let library = libraries.pop().expect("libfaketime is installed");
+    let mut fleet = Fleet::on_etcd(&etcd, 3, lives_of(3600), &["classic"], REFRESH).await;
+    for (replica, offset) in fleet.replicas.iter_mut().zip(["+0", "+600", "-600"]) {
+        let home = std::mem::replace(
+            &mut replica.home,
+            crate::process::Home::new("http://x", "", &[]),
+        );
+        replica.home = home
+            .variable("LD_PRELOAD", &library)
+            .variable("FAKETIME", offset)
+            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
+    // Each of them refreshes once, and each of the others follows it.
+    for holder in 0..3 {
+        fleet.replicas[holder].start().await;
+        token_that(
+            &mut fleet.replicas[holder].client().await,
+            "classic",
+            "is there",
+            |_| true,
+        )
+        .await;
+        let others: Vec<usize> = (0..3).filter(|n| *n != holder).collect();
+        for n in &others {
+            fleet.replicas[*n].start().await;
+        }
+        for token in fleet.everybody_has("classic", "is there").await {
+            let left = token.time_to_live.unwrap().seconds;
+            assert!(
+                (3500..=3600).contains(&left),
+                "{left} s, refreshed by {holder}"
+            );
+            assert!(fleet.wechat.accepts("classic", &token.access_token));
+        }
+        for replica in &mut fleet.replicas {
+            replica.kill().await;
+        }
+        // The claim of the dead has to end before somebody else can refresh.
+        while fleet.claimed(&etcd, "classic").await {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert_eq!(
+        fleet.wechat.counts("classic").mints(),
+        1,
+        "none was fetched needlessly"
+    );
+}
+
+fn glob_libfaketime() -> Vec<String> {
+    let folders = std::fs::read_dir("/usr/lib").unwrap();
+    let library = |entry: std::fs::DirEntry| entry.path().join("faketime/libfaketime.so.1");
+    let libraries = folders.filter_map(Result::ok).map(library);
+    let there = libraries.filter(|path| path.exists());
+    there.map(|path| path.display().to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_rolling_update_no_call_fails() {
+    let etcd = Etcd::start(3).await;
+    let mut fleet = three(&etcd, 12, &["classic", "stable"]).await;
+    for app in ["classic", "stable"] {
+        fleet.everybody_has(app, "is there").await;
+    }
+    let urls: Vec<String> = fleet
+        .replicas
+        .iter()
+        .map(|r| r.server().url.clone())
+        .collect();
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // A caller goes to another replica when one is going away, as a load balancer has it.
+    let caller = tokio::spawn({
+        let (over, wechat) = (over.clone(), fleet.wechat.clone());
+        async move { call_whoever_answers(&urls, &wechat, &over).await }
+    });
+    for n in 0..3 {
+        let server = fleet.replicas[n].server.take().unwrap();
+        server.process.signal("TERM").await;
+        assert_eq!(server.process.end().await.code(), 0);
+        fleet.replicas[n].start().await;
+        for app in ["classic", "stable"] {
+            let mut client = fleet.replicas[n].client().await;
+            token_that(&mut client, app, "is there", |_| true).await;
+        }
+        sleep(Duration::from_secs(2)).await;
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (calls, failed) = caller.await.unwrap();
+    println!("{calls} calls, {failed} failed");
+    assert!(
+        calls > 500 && failed == 0,
+        "{failed} of {calls} calls failed"
+    );
+    let most = fleet.wechat.counts("classic").mints();
+    assert!(most <= 6, "{most} tokens were made");
+}
+
+/// Calls and failures: a call fails if no replica answers it with a token that lives.
+async fn call_whoever_answers(
+    urls: &[String],
+    wechat: &crate::process::WeChat,
+    over: &std::sync::atomic::AtomicBool,
+) -> (u32, u32) {
+    use tonic::transport::Endpoint;
+    let channel = |url: &String| Endpoint::from_shared(url.clone()).unwrap().connect_lazy();
+    let mut clients: Vec<_> = urls
+        .iter()
+        .map(|url| crate::served::Client::new(channel(url)))
+        .collect();
+    let (mut calls, mut failed) = (0, 0);
+    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+        for app in ["classic", "stable"] {
+            let first = calls as usize % clients.len();
+            let mut good = false;
+            for n in 0..clients.len() {
+                let at = (first + n) % clients.len();
+                if let Ok(token) = token(&mut clients[at], app).await {
+                    good = wechat.accepts(app, &token.access_token);
+                    break;
+                }
+            }
+            calls += 1;
+            failed += u32::from(!good);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    (calls, failed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_move_from_files_to_etcd_and_on_to_redis_without_a_fetch() {
+    let (etcd, redis) = (Etcd::start(1).await, Redis::start().await);
+    let apps = ["classic", "stable"];
+    let on_etcd = Fleet::on_etcd(&etcd, 1, lives_of(3600), &apps, REFRESH).await;
+    let mut on_redis = Fleet::on_redis(&redis, 1, lives_of(3600), &apps, REFRESH).await;
+    let wechat = on_etcd.wechat.clone();
+    let files = crate::process::Home::new(&wechat.url(), REFRESH, &apps);
+    let server = files.serve().await;
+    let first = token_that(&mut server.client().await, "classic", "is there", |_| true).await;
+    let second = token_that(&mut server.client().await, "stable", "is there", |_| true).await;
+    for app in apps {
+        files.saved(app).await;
+    }
+
+    let copy = async |from: &str, to: &str| {
+        Process::run(&["store", "copy", "--from", from, "--to", to]).await
+    };
+    let (a, b, c) = (
+        files.config(),
+        on_etcd.replicas[0].home.config(),
+        on_redis.replicas[0].home.config(),
+    );
+    let refused = copy(&a, &b).await;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("is in use by"), "{refused:?}");
+    server.process.signal("TERM").await;
+    server.process.end().await;
+
+    let copied = copy(&a, &b).await;
+    assert_eq!(copied.code(), 0, "{copied:?}");
+    assert_eq!(copied.stdout.matches("\tcopied\t").count(), 2, "{copied:?}");
+    let again = copy(&a, &b).await;
+    assert_eq!(
+        again.stdout.matches("\tthere already\t").count(),
+        2,
+        "{again:?}"
+    );
+    let onwards = copy(&b, &c).await;
+    assert_eq!(
+        onwards.stdout.matches("\tcopied\t").count(),
+        2,
+        "{onwards:?}"
+    );
+    for told in [&refused, &copied, &onwards] {
+        assert!(
+            !told.stdout.contains(&first.access_token)
+                && !told.stderr.contains(&first.access_token)
+        );
+    }
+
+    // It talks to the WeChat of the others: the one that it was set up with knows of no token.
+    let wrong = on_redis.replicas[0].to_wechat.url();
+    let home = std::mem::replace(
+        &mut on_redis.replicas[0].home,
+        crate::process::Home::new("http://x", "", &[]),
+    );
+    on_redis.replicas[0].home = home.replace(&wrong, &wechat.url());
+    on_redis.start().await;
+    let mut client = on_redis.replicas[0].client().await;
+    for (app, before) in [("classic", &first), ("stable", &second)] {
+        let token = token_that(&mut client, app, "is there", |_| true).await;
+        assert_eq!(token.access_token, before.access_token, "{app}");
+        assert_eq!(token.generation, before.generation, "{app}");
+        assert_eq!(wechat.counts(app).mints(), 1, "{app}");
+    }
+    // While a server uses it, nothing is taken away from under it.
+    let busy = copy(&c, &b).await;
+    assert!(
+        busy.code() == 1 && busy.stderr.contains("is in use by replica"),
+        "{busy:?}"
+    );
 }

@@ -163,6 +163,8 @@ pub(super) enum Failure {
     Etcd(#[from] Error),
     #[error("no answer within {} ms", CALL.as_millis())]
     Silent,
+    #[error("this replica has no lease yet")]
+    NoLease,
     #[error("another member is asked now")]
     Moved,
     #[error(transparent)]
@@ -176,7 +178,8 @@ impl Failure {
         const ELSEWHERE: [i32; 6] = [1, 2, 4, 13, 14, 16];
         match self {
             Self::Etcd(Error::GRpcStatus(status)) => ELSEWHERE.contains(&status.code().into()),
-            Self::Moved
+            Self::NoLease
+            | Self::Moved
             | Self::Password(_)
             | Self::Etcd(Error::InvalidArgs(_) | Error::LeaseKeepAliveError(_)) => false,
             Self::Silent | Self::Etcd(_) => true,

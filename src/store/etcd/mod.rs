@@ -95,8 +95,12 @@ impl Etcd {
         key.strip_prefix(self.prefix.as_str())?.split_once('/')
     }
 
-    fn own_lease(&self) -> i64 {
-        self.lease.load(Ordering::SeqCst)
+    /// What a key must hang on that has to end with this replica. Without a lease it would stay for ever.
+    fn by_lease(&self, action: &'static str) -> Result<PutOptions, StoreError> {
+        match self.lease.load(Ordering::SeqCst) {
+            0 => Err(Failure::NoLease.at(action)),
+            lease => Ok(PutOptions::new().with_lease(lease)),
+        }
     }
 
     /// How long ago a record was saved.
@@ -164,7 +168,7 @@ impl Etcd {
 #[async_trait]
 impl Engine for Etcd {
     async fn renew(&self) -> Result<Lease, StoreError> {
-        let lease = self.own_lease();
+        let lease = self.lease.load(Ordering::SeqCst);
         if lease != 0 {
             let renew =
                 |mut client: Client| async move { client.lease_keep_alive(lease).await.map(drop) };
@@ -238,7 +242,7 @@ impl Engine for Etcd {
 
     async fn claim(&self, appid: &str) -> Result<(), StoreError> {
         let key = self.key(appid, "claim");
-        let lease = PutOptions::new().with_lease(self.own_lease());
+        let lease = self.by_lease("claimed")?;
         let txn = Txn::new()
             .when([Compare::create_revision(key.as_str(), CompareOp::Equal, 0)])
             .and_then([TxnOp::put(key.as_str(), self.me.as_str(), Some(lease))]);
@@ -288,7 +292,7 @@ impl Engine for Etcd {
 
     async fn send(&self, appid: &str, id: &str, letter: &str) -> Result<(), StoreError> {
         let key = self.key(appid, &format!("letters/{id}"));
-        let lease = PutOptions::new().with_lease(self.own_lease());
+        let lease = self.by_lease("written")?;
         let put =
             async |mut client: Client| client.put(key.as_str(), letter, Some(lease.clone())).await;
         self.members.call("written", put).await.map(drop)

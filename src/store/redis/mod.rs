@@ -21,7 +21,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
-use redis::{FromRedisValue, RedisError};
+use redis::FromRedisValue;
 use tokio::{sync::mpsc, time::timeout};
 use zeroize::Zeroizing;
 
@@ -119,7 +119,7 @@ impl Redis {
         let ear = timeout(CALL, begin).await.map_err(|_| Failure::Silent)??;
         let mut messages = ear.into_on_message();
         while let Some(message) = messages.next().await {
-            let appid: String = message.get_payload().map_err(RedisError::from)?;
+            let appid: String = message.get_payload()?;
             if changed.send(appid).await.is_err() {
                 break;
             }

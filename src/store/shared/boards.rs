@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     super::{Store as _, StoreError, snapshot},
-    Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
+    Claim, Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
     letters::About,
     text,
 };
@@ -78,11 +78,7 @@ impl Inner {
         if let Some(record) = record.as_ref().filter(|_| !own) {
             self.keep_a_copy(appid, record).await;
         }
-        let holder = match board.claim {
-            None => Holder::Nobody,
-            Some(claim) if claim.holder == self.sharing.me => Holder::Us,
-            Some(claim) => Holder::Other(claim.holder),
-        };
+        let holder = self.holder(board.claim);
         // Nobody listens at the end.
         let _ = self.seen.send(Seen {
             appid: appid.to_owned(),
@@ -92,6 +88,14 @@ impl Inner {
             letters: read_letters(board.letters),
         });
         Ok(())
+    }
+
+    pub(super) fn holder(&self, claim: Option<Claim>) -> Holder {
+        match claim {
+            None => Holder::Nobody,
+            Some(claim) if claim.holder == self.sharing.me => Holder::Us,
+            Some(claim) => Holder::Other(claim.holder),
+        }
     }
 
     /// What is kept, and whether we have saved it.

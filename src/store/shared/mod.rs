@@ -171,6 +171,12 @@ impl Shared {
         inner.look(appid).await
     }
 
+    /// Who refreshes `appid`, by the store itself.
+    pub async fn holder(&self, appid: &str) -> Result<Holder, StoreError> {
+        let board = self.inner.engine.board(appid).await?;
+        Ok(self.inner.holder(board.claim))
+    }
+
     /// The local copy of what the store knew last.
     pub async fn copy(&self, appid: &str) -> Result<Option<Record>, StoreError> {
         match &self.inner.sharing.cache {

@@ -25,8 +25,8 @@ pub struct Sharing {
 impl Sharing {
     /// As configured, under a new name for this replica. Without a local copy if that cannot be had.
     pub(in crate::store) fn new(config: &config::Sharing, apps: Vec<String>, clock: Clock) -> Self {
-        let cache = Files::open(&config.cache, clock);
-        if let Err(error) = &cache {
+        let cache = config.cache.as_deref().map(|path| Files::open(path, clock));
+        if let Some(Err(error)) = &cache {
             let error = error as &dyn Error;
             warn!(
                 error,
@@ -37,7 +37,7 @@ impl Sharing {
             me: name(),
             apps,
             lease: config.lease,
-            cache: cache.ok(),
+            cache: cache.and_then(Result::ok),
             clock,
         }
     }
