@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use http::Uri;
 
-use super::{Config, Listen, SecretSource};
+use super::{Config, Listen, SecretSource, Store};
 
 impl Config {
     /// Secrets that cannot be read now or that everybody can read, and settings that are probably not
@@ -22,6 +22,7 @@ impl Config {
                 &consumer.key,
             ));
         }
+        warnings.extend(self.of_store());
         warnings.extend(self.upstream.ca_file.as_deref().and_then(of_ca_file));
         warnings.extend(
             self.upstream
@@ -31,6 +32,27 @@ impl Config {
                 .filter_map(of_base_url),
         );
         warnings.extend(self.of_listener());
+        warnings
+    }
+
+    /// What a shared store needs and nobody can read now.
+    fn of_store(&self) -> Vec<String> {
+        let (password, tls) = match &self.store {
+            Store::Memory | Store::File { .. } => return Vec::new(),
+            Store::Etcd(etcd, _) => (etcd.user.as_ref().map(|(_, file)| file), &etcd.tls),
+            Store::Redis(redis, _) => (redis.password_file.as_ref(), &redis.tls),
+        };
+        let mut warnings = Vec::new();
+        if let Some(file) = password {
+            let source = SecretSource::File(file.clone());
+            warnings.extend(of_secret("the store's password", &source));
+        }
+        let (cert, key) = tls.identity.clone().unzip();
+        for file in [tls.ca_file.clone(), cert, key].into_iter().flatten() {
+            if let Err(error) = fs::File::open(&file) {
+                warnings.push(format!("`{}` cannot be read: {error}", file.display()));
+            }
+        }
         warnings
     }
 

@@ -14,7 +14,7 @@ use wxtokend::{
 };
 
 use crate::{
-    engines::{Etcd, Redis},
+    engines::{Etcd, Papers, Redis},
     process::PATIENCE,
 };
 
@@ -332,4 +332,75 @@ async fn redis_behind_sentinels_keeps_the_contract() {
 async fn a_cluster_of_redis_keeps_the_contract() {
     let redis = Redis::start_cluster().await;
     keeps_the_contract(&on_redis("cluster", redis.url())).await;
+}
+
+fn tls(papers: &Papers) -> Tls {
+    let (ca, cert, key) = papers.paths();
+    Tls {
+        ca_file: Some(ca.into()),
+        identity: Some((cert.into(), key.into())),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_and_with_a_password_etcd_keeps_the_contract() {
+    let papers = Papers::new();
+    let etcd = Etcd::start_with_tls(&papers).await;
+    let endpoint = etcd.addresses[0].replace("127.0.0.1", "https://localhost");
+    let password = papers.file("password", "CANARY-password\n");
+    switch_users_on(&endpoint, &papers).await;
+    let tls = tls(&papers);
+    keeps_the_contract(&Place {
+        name: "etcd over TLS",
+        config: Box::new(move || {
+            let etcd = config::Etcd {
+                endpoints: vec![endpoint.clone()],
+                prefix: "/contract/".into(),
+                user: Some(("root".into(), password.clone())),
+                tls: tls.clone(),
+            };
+            config::Store::Etcd(etcd, sharing())
+        }),
+    })
+    .await;
+}
+
+async fn switch_users_on(endpoint: &str, papers: &Papers) {
+    let (ca, cert, key) = papers.paths();
+    let read = |path: &str| std::fs::read(path).unwrap();
+    let tls = etcd_client::TlsOptions::new()
+        .ca_certificate(etcd_client::Certificate::from_pem(read(&ca)))
+        .identity(etcd_client::Identity::from_pem(read(&cert), read(&key)));
+    let options = etcd_client::ConnectOptions::new().with_tls(tls);
+    let mut client = etcd_client::Client::connect([endpoint], Some(options))
+        .await
+        .unwrap();
+    client
+        .user_add("root", "CANARY-password", None)
+        .await
+        .unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.auth_enable().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_and_with_a_password_redis_keeps_the_contract() {
+    let papers = Papers::new();
+    let redis = Redis::start_with_tls(&papers, "CANARY-password").await;
+    let (url, tls) = (redis.url(), tls(&papers));
+    let password = papers.file("password", "CANARY-password\n");
+    keeps_the_contract(&Place {
+        name: "redis over TLS",
+        config: Box::new(move || {
+            let redis = config::Redis {
+                url: url.clone(),
+                prefix: "contract:".into(),
+                user: Some("tokens".into()),
+                password_file: Some(password.clone()),
+                tls: tls.clone(),
+            };
+            config::Store::Redis(redis, sharing())
+        }),
+    })
+    .await;
 }

@@ -87,6 +87,33 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     pub(crate) async fn start(count: usize) -> Self {
+        let this = Self::spawn(count, "http", &[]);
+        this.until_it_answers().await;
+        this
+    }
+
+    /// One member that talks TLS only, and only to those whose certificate is signed as its own.
+    pub(crate) async fn start_with_tls(papers: &Papers) -> Self {
+        let (ca, cert, key) = papers.paths();
+        let this = Self::spawn(
+            1,
+            "https",
+            &[
+                "--client-cert-auth",
+                "--trusted-ca-file",
+                &ca,
+                "--cert-file",
+                &cert,
+                "--key-file",
+                &key,
+            ],
+        );
+        let port = this.addresses[0].rsplit(':').next().unwrap();
+        answers(port.parse().unwrap()).await;
+        this
+    }
+
+    fn spawn(count: usize, scheme: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
         let all: Vec<String> = ports
@@ -98,10 +125,11 @@ impl Etcd {
             let home = folder.path().join(format!("m{n}"));
             std::fs::create_dir(&home).unwrap();
             let (clients, peers) = (
-                format!("http://127.0.0.1:{clients}"),
+                format!("{scheme}://localhost:{clients}"),
                 format!("http://127.0.0.1:{peers}"),
             );
             let data = home.join("data").display().to_string();
+            let listen = clients.replace("localhost", "127.0.0.1");
             let command = [
                 "etcd",
                 "--name",
@@ -109,7 +137,7 @@ impl Etcd {
                 "--data-dir",
                 &data,
                 "--listen-client-urls",
-                &clients,
+                &listen,
                 "--advertise-client-urls",
                 &clients,
                 "--listen-peer-urls",
@@ -125,20 +153,20 @@ impl Etcd {
                 "--log-level",
                 "warn",
             ];
-            Engine::start(command.map(str::to_owned).to_vec(), &home)
+            let mut command = command.map(str::to_owned).to_vec();
+            command.extend(more.iter().map(|&word| word.to_owned()));
+            Engine::start(command, &home)
         };
         let members = ports.iter().enumerate().map(member).collect();
         let addresses = ports
             .iter()
             .map(|(clients, _)| format!("127.0.0.1:{clients}"))
             .collect();
-        let this = Self {
+        Self {
             members,
             addresses,
             _folder: folder,
-        };
-        this.until_it_answers().await;
-        this
+        }
     }
 
     async fn until_it_answers(&self) {
@@ -191,6 +219,27 @@ impl Redis {
         let mut this = Self::empty();
         this.server(&[]).await;
         this.url = format!("redis://127.0.0.1:{}", this.ports[0]);
+        this
+    }
+
+    /// One server that talks TLS only, to those who know the password of its user `tokens`.
+    pub(crate) async fn start_with_tls(papers: &Papers, password: &str) -> Self {
+        let mut this = Self::empty();
+        let (ca, cert, key) = papers.paths();
+        let users = format!("user tokens on >{password} ~* &* +@all\nuser default off\n");
+        let users = papers.file("users.acl", &users).display().to_string();
+        let tls = [
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--aclfile",
+            &users,
+        ];
+        this.serve_on("--tls-port", &tls).await;
+        this.url = format!("rediss://localhost:{}", this.ports[0]);
         this
     }
 
@@ -263,6 +312,10 @@ impl Redis {
     }
 
     async fn server(&mut self, more: &[&str]) {
+        self.serve_on("--port", more).await;
+    }
+
+    async fn serve_on(&mut self, kind: &str, more: &[&str]) {
         let port = free_port();
         let home = self.folder.path().join(format!("r{port}"));
         std::fs::create_dir(&home).unwrap();
@@ -270,6 +323,8 @@ impl Redis {
         let mut command: Vec<String> = [
             "redis-server",
             "--port",
+            "0",
+            kind,
             &number,
             "--bind",
             "127.0.0.1",
@@ -302,5 +357,48 @@ async fn answers(port: u16) {
     {
         assert!(began.elapsed() < PATIENCE, "nobody listens on {port}");
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Certificates of a day: one authority, and one for everybody on this machine.
+#[derive(Debug)]
+pub(crate) struct Papers(TempDir);
+
+impl Papers {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        // Another name than that of what it signs, or OpenSSL takes that for signed by itself.
+        let name = &mut authority.distinguished_name;
+        name.push(rcgen::DnType::CommonName, "authority");
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::Issuer::new(authority.clone(), &key);
+        let own = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let signed = rcgen::CertificateParams::new(names).unwrap();
+        let signed = signed.signed_by(&own, &issuer).unwrap();
+        let files = [
+            ("ca.pem", authority.self_signed(&key).unwrap().pem()),
+            ("cert.pem", signed.pem()),
+            ("key.pem", own.serialize_pem()),
+        ];
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// Of the authority, the certificate and its key.
+    pub(crate) fn paths(&self) -> (String, String, String) {
+        let path = |name| self.0.path().join(name).display().to_string();
+        (path("ca.pem"), path("cert.pem"), path("key.pem"))
+    }
+
+    /// A file with `text`.
+    pub(crate) fn file(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
     }
 }

@@ -52,7 +52,14 @@ impl Inner {
                 Posted::Lost | Posted::Changed => self.look(appid).await?,
             }
         }
-        Err(StoreError::Lost)
+        match self.standing(appid) {
+            None => Err(StoreError::Lost),
+            Some(_) => Err(StoreError::Remote {
+                place: "the record".to_owned(),
+                action: "written",
+                source: "it keeps changing although the claim is ours".into(),
+            }),
+        }
     }
 
     /// The fence of our claim, and the version of the record.

@@ -167,6 +167,11 @@ impl Shared {
     /// Tries to take the claim of `appid`. What came of it is told as a change.
     pub async fn claim(&self, appid: &str) -> Result<(), StoreError> {
         let inner = &self.inner;
+        // Without a lease there is nothing that a claim could live by.
+        let mut turned = inner.turned.subscribe();
+        let lease =
+            async { while inner.state().renewed.is_none() && turned.changed().await.is_ok() {} };
+        let _ = timeout(RENEWAL, lease).await;
         inner.engine.claim(appid).await?;
         inner.look(appid).await
     }
