@@ -27,6 +27,8 @@ const SLACK: Duration = Duration::from_secs(1);
 pub(super) struct Obtained {
     /// Where the protocol is; the next thing it hears is about `result`.
     pub(super) protocol: Protocol,
+    /// Whether it was sent under a claim.
+    pub(super) claimed: bool,
     /// Just before the request was sent.
     pub(super) sent: Now,
     /// Which secret it showed.
@@ -84,6 +86,7 @@ impl Adapters {
         };
         Obtained {
             protocol,
+            claimed,
             sent,
             secret,
             result,

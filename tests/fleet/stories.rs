@@ -449,6 +449,26 @@ async fn tokens_move_from_files_to_etcd_and_on_to_redis_without_a_fetch() {
         );
     }
 
+    goes_on_with(
+        &mut on_redis,
+        &wechat,
+        [("classic", &first), ("stable", &second)],
+    )
+    .await;
+    // While a server uses it, nothing is taken away from under it.
+    let busy = copy(&c, &b).await;
+    assert!(
+        busy.code() == 1 && busy.stderr.contains("is in use by replica"),
+        "{busy:?}"
+    );
+}
+
+/// A replica that is started with these tokens in its store fetches none.
+async fn goes_on_with(
+    on_redis: &mut Fleet,
+    wechat: &crate::process::WeChat,
+    tokens: [(&str, &pb::Token); 2],
+) {
     // It talks to the WeChat of the others: the one that it was set up with knows of no token.
     let wrong = on_redis.replicas[0].to_wechat.url();
     let home = std::mem::replace(
@@ -458,16 +478,10 @@ async fn tokens_move_from_files_to_etcd_and_on_to_redis_without_a_fetch() {
     on_redis.replicas[0].home = home.replace(&wrong, &wechat.url());
     on_redis.start().await;
     let mut client = on_redis.replicas[0].client().await;
-    for (app, before) in [("classic", &first), ("stable", &second)] {
+    for (app, before) in tokens {
         let token = token_that(&mut client, app, "is there", |_| true).await;
         assert_eq!(token.access_token, before.access_token, "{app}");
         assert_eq!(token.generation, before.generation, "{app}");
         assert_eq!(wechat.counts(app).mints(), 1, "{app}");
     }
-    // While a server uses it, nothing is taken away from under it.
-    let busy = copy(&c, &b).await;
-    assert!(
-        busy.code() == 1 && busy.stderr.contains("is in use by replica"),
-        "{busy:?}"
-    );
 }

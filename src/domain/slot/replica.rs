@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Reach, Slot, Suspect, looks::Looks};
-use crate::domain::{Mode, Moment, Note, Now, Record, Token};
+use crate::domain::{Generation, Mode, Moment, Note, Now, Record, Token};
 
 /// Two statements of one token's end that differ by less are the same.
 const ROUNDING: Duration = Duration::from_secs(2);
@@ -20,6 +20,7 @@ impl Slot {
 
     /// The replica that refreshes has saved `record`.
     pub fn followed(&mut self, record: Record, now: Now) {
+        let unsaved = self.is_ahead_of(&record);
         self.taken = self.taken.max(record.taken());
         if record.mode != self.policy.mode {
             return;
@@ -40,7 +41,9 @@ impl Slot {
         if let Some(token) = record.token.filter(|token| token.expires_at > now.boot) {
             self.follow_token(&token, record.dead, now);
         }
-        self.suspect = record.note.map(since);
+        // What a note is about may have arrived here already: then it only was not saved.
+        let open = record.note.filter(|_| !unsaved);
+        self.suspect = open.map(since);
     }
 
     fn follow_token(&mut self, token: &Arc<Token>, dead: bool, now: Now) {
@@ -64,7 +67,7 @@ impl Slot {
         self.looks = Looks::default();
         let minted_at = self.ledger.minted_at.unwrap_or(token.asked_at);
         self.planned = self.policy.planned(token, minted_at.min(now.boot));
-        self.next_ask = self.planned;
+        self.next_ask = self.planned.max(now.boot + self.policy.floor);
     }
 
     /// Until when the token that is held works although `token` replaces it.
@@ -75,27 +78,55 @@ impl Slot {
         certain.then(|| held.token.expires_at.min(end))
     }
 
-    /// The claim is ours from now on; `record` is what the store knew when it was taken.
-    pub fn took_over(&mut self, record: Option<Record>, now: Now) {
+    /// The claim is ours from now on; `record` is what the store knew when it was taken. Whether the token
+    /// has a new number now that readers may see only once it is saved.
+    pub fn took_over(&mut self, record: Option<Record>, now: Now) -> bool {
         self.reach = Reach::Everything;
         let Some(record) = record else {
-            return self.go_on(now);
+            self.go_on(now);
+            return false;
         };
-        let Some(held) = &self.held else {
-            return self.restored(record, now);
-        };
-        // What could not be saved is known here, and is saved now.
-        if held.token.generation < record.taken() {
-            let note = record.note;
-            self.followed(record, now);
-            if let Some(note) = note {
-                // As after a restart: the token that the note is about may be in use.
-                self.taken.0 = self.taken.0.saturating_add(1);
-                self.go_on(now);
-                return self.restored_note(note, now);
-            }
+        if self.held.is_none() {
+            self.restored(record, now);
+            return false;
         }
-        self.go_on(now);
+        let (note, unsaved) = (record.note, self.is_ahead_of(&record));
+        self.followed(record, now);
+        self.take_up(note, unsaved, now);
+        unsaved && note.is_some()
+    }
+
+    fn take_up(&mut self, note: Option<Note>, unsaved: bool, now: Now) {
+        match note {
+            // Whoever had the claim in between gave the old token the number above the reserved one.
+            Some(_) if unsaved => {
+                self.taken.0 = self.taken.0.saturating_add(2);
+                self.renumber();
+                self.go_on(now);
+            }
+            // As after a restart: the token that the note is about may be in use.
+            Some(note) => {
+                self.taken = note.reserved.max(self.taken);
+                if self.held_generation() <= note.reserved {
+                    self.taken.0 = self.taken.0.saturating_add(1);
+                }
+                self.go_on(now);
+                self.restored_note(note, now);
+            }
+            None => self.go_on(now),
+        }
+    }
+
+    fn held_generation(&self) -> Generation {
+        let held = self.held.as_ref().map(|held| held.token.generation);
+        held.unwrap_or_default()
+    }
+
+    /// Whether a token is held that came after everything in `record`, but could not be saved.
+    fn is_ahead_of(&self, record: &Record) -> bool {
+        let Some(held) = &self.held else { return false };
+        let saved = record.token.as_ref().map(|token| &token.value);
+        held.token.generation >= record.taken() && saved != Some(&held.token.value)
     }
 
     fn go_on(&mut self, now: Now) {

@@ -64,7 +64,7 @@ impl Slot {
 
     /// The token that the note is about may have been handed out before its record was saved. A
     /// generation above it keeps the order that readers see.
-    fn renumber(&mut self) {
+    pub(super) fn renumber(&mut self) {
         let Some(held) = &mut self.held else { return };
         held.token = Arc::new(Token {
             value: Secret::new(held.token.value.expose()),

@@ -241,6 +241,7 @@ impl App {
     ) {
         let Obtained {
             mut protocol,
+            claimed,
             sent,
             secret,
             result,
@@ -280,7 +281,10 @@ impl App {
             failpoint::pass("published");
             step = protocol.next(Heard::Published);
         }
-        if step == Step::Save {
+        if !self.refreshes() {
+            // There is nothing to save to. Readers may know: while nobody else is heard of, it is all there is.
+            self.tell_of_a_stray(claimed && !protocol.publishes_last(), now);
+        } else if step == Step::Save {
             self.withheld = heard == Heard::Rotated && protocol.publishes_last();
             self.start_save(Some(protocol), events);
         } else {
@@ -313,7 +317,7 @@ impl App {
 
     /// Shows readers what is known, then answers those who can be answered.
     fn show(&mut self, now: Now, publisher: &Publisher) {
-        if self.withheld {
+        if self.keeps_back() {
             return;
         }
         publisher.publish(&self.name, self.view(now));

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const LATER: Duration = Duration::from_secs(5);
 
 /// How often a letter is tried to be sent, and the pause between.
-const TRIES: u32 = 20;
+const TRIES: u32 = 100;
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// What was asked of the replica that refreshes.

@@ -43,6 +43,8 @@ pub(super) struct Replica {
     claiming: bool,
     /// What the slot knew before the fetch that is under way.
     pub(super) before: Option<Record>,
+    /// The token has a new number, which readers may see only once it is saved.
+    pub(super) renumbering: bool,
     /// Until when the token is certain, as readers know it, and whether that is over.
     said: (Option<Moment>, bool),
     /// The trouble that was saved last.
@@ -67,6 +69,7 @@ impl Replica {
             claim_at: None,
             claiming: false,
             before: None,
+            renumbering: false,
             said: (None, false),
             told: None,
             asked: BTreeMap::new(),
@@ -203,7 +206,7 @@ impl App {
             .and_then(|record| record.trouble.as_deref())
             .map(told);
         let saved = record.as_ref().map(Record::taken);
-        self.slot.took_over(record, now);
+        replica.renumbering = self.slot.took_over(record, now);
         info!(app = %self.name, "this replica refreshes the app from now on");
         // What only this replica knows, a new number of an old token as well.
         if self.slot.record().token.is_some() && Some(self.slot.record().taken()) != saved {
@@ -318,12 +321,27 @@ impl App {
         [silent, claim, expiry, certain].into_iter().flatten().min()
     }
 
+    /// Whether a save is waited for before readers may see what it is about.
+    pub(super) fn keeps_back(&self) -> bool {
+        let renumbering = self.replica.as_ref().is_some_and(|r| r.renumbering);
+        self.withheld || renumbering
+    }
+
+    /// A fetch that was `noted` and outlived its claim may have retired what another replica has obtained.
+    pub(super) fn tell_of_a_stray(&mut self, noted: bool, now: Now) {
+        if noted {
+            warn!(app = %self.name, "a fetch outlived the claim of this replica; the one that refreshes now is told");
+            self.ask(Request::Stray, now);
+        }
+    }
+
     /// A save was refused because the claim is over.
     pub(super) fn on_lost(&mut self, noted: bool, now: Now) {
         let withheld = std::mem::take(&mut self.withheld);
         let Some(replica) = &mut self.replica else {
             return;
         };
+        let noted = noted && !withheld;
         if withheld {
             // Nobody has seen the token: it is as if it had never come.
             let before = replica.before.take();
@@ -333,10 +351,8 @@ impl App {
             }
             replica.follows = true;
             self.slot.reaches(Reach::Following, now.boot, now);
-        } else if noted {
-            warn!(app = %self.name, "a fetch outlived the claim of this replica; the one that refreshes now is told");
-            self.ask(Request::Stray, now);
         }
+        self.tell_of_a_stray(noted, now);
         self.follow(now);
     }
 }

@@ -70,7 +70,7 @@ impl App {
         if waiting.reply.is_closed() {
             return;
         }
-        if self.withheld {
+        if self.keeps_back() {
             return self.waiting.push(waiting);
         }
         let cut_off = self.cut_off(now);

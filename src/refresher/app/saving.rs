@@ -70,6 +70,9 @@ impl App {
         now: Now,
     ) {
         self.saving.under_way = false;
+        if let Some(replica) = &mut self.replica {
+            replica.renumbering = false;
+        }
         if matches!(result, Err(StoreError::Lost)) {
             let noted = protocol.is_some_and(|protocol| !protocol.publishes_last());
             return self.on_lost(noted, now);

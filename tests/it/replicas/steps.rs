@@ -7,7 +7,7 @@ use wxtokend::domain::{
 
 use super::{
     stories::{Disk, Flaw, Story},
-    world::{Id, Number, Replica, Reply, Request, Run, WeChat, World},
+    world::{Id, Late, Named, Number, Replica, Reply, Request, Run, WeChat, World},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,11 @@ pub(super) enum Action {
     Write(Id),
     /// A fault.
     FailToWrite(Id),
+    /// A fault: a write takes longer than its sender waits for it.
+    Delay(Id),
+    /// It arrives all the same, or never does.
+    ArriveLate,
+    LoseLate,
     Ask(Id),
     Publish(Id),
     /// What is owed to the store since a write failed.
@@ -49,6 +54,7 @@ impl Story {
     pub(super) fn is_chance(&self, action: Action) -> bool {
         match action {
             Action::FailToWrite(_) => self.disk != Disk::Dead,
+            Action::Delay(_) => true,
             Action::Due
             | Action::Outlive
             | Action::Refuse(_)
@@ -67,6 +73,9 @@ impl Story {
             Some(holder) if !world.replicas[holder].up => actions.push(Action::Expire),
             Some(_) if world.faults.pauses < self.pauses => actions.push(Action::Outlive),
             _ => {}
+        }
+        if world.store.late.is_some() {
+            actions.extend([Action::ArriveLate, Action::LoseLate]);
         }
         for (id, replica) in world.replicas.iter().enumerate() {
             if replica.up {
@@ -98,7 +107,8 @@ impl Story {
         if store.claim.is_none() && (idle || self.flaw == Flaw::ClaimDuringAFetch) {
             actions.push(Action::Claim(id));
         }
-        if idle && self.wants(world, id) {
+        // A new number for a token that only was not saved comes before everything else.
+        if idle && self.wants(world, id) && !self.is_ahead(world, id) {
             actions.push(Action::Begin(id));
         }
         if idle && self.owes(world, id) && self.disk != Disk::Dead {
@@ -126,6 +136,10 @@ impl Story {
                 }
                 if self.disk.may_fail(world.faults.disk) {
                     actions.push(Action::FailToWrite(id));
+                }
+                let room = world.store.late.is_none() && world.faults.delays < self.delays;
+                if room && world.holds_the_claim(id) {
+                    actions.push(Action::Delay(id));
                 }
                 if self.flaw == Flaw::PublishFirst && run.got.is_some() {
                     actions.push(Action::Publish(id));
@@ -169,9 +183,12 @@ impl Story {
             Action::Begin(id) => self.begin(world, id),
             Action::Write(id) => self.write(world, id),
             Action::FailToWrite(id) => fail_to_write(world, id),
+            Action::Delay(id) => self.delay(world, id),
+            Action::ArriveLate => self.arrive_late(world),
+            Action::LoseLate => world.store.late = None,
             Action::Ask(id) => self.ask(world, id),
             Action::Publish(id) => publish(world, id),
-            Action::WriteLater(id) => write_later(world, id),
+            Action::WriteLater(id) => self.write_later(world, id),
             Action::Adopt(id) => world.show(id, world.store.record),
             Action::Arrive(at) => {
                 let request = world.requests.remove(at);
@@ -221,6 +238,11 @@ impl Story {
         world.store.claim = Some(id);
         world.store.epoch += 1;
         let (generation, token) = world.store.record;
+        if self.is_ahead(world, id) {
+            // The note is about a token that has arrived: it only was not saved.
+            world.replicas[id].open = false;
+            return;
+        }
         world.replicas[id].open = world.store.note.is_some();
         if let Some(reserved) = self.reserved(world) {
             world.show(id, (1 + reserved.max(generation), token));
@@ -230,6 +252,15 @@ impl Story {
         {
             world.show(id, (generation, token));
         }
+    }
+
+    /// Whether a replica has a token that came after everything in the store.
+    fn is_ahead(&self, world: &World, id: Id) -> bool {
+        let (generation, token) = world.store.record;
+        let (reserved, shown) = (self.reserved(world), world.replicas[id].shown);
+        reserved.zip(shown).is_some_and(|(reserved, (own, newer))| {
+            own >= reserved.max(generation) && newer > token
+        })
     }
 
     fn reserved(&self, world: &World) -> Option<Number> {
@@ -242,7 +273,8 @@ impl Story {
         let step = protocol.next(Heard::Begun);
         let shown = world.replicas[id].shown.map_or(0, |(shown, _)| shown);
         let taken = shown.max(world.store.record.0);
-        let reserved = self.reserved(world).unwrap_or(0);
+        // The one above a reserved one may be in use as well.
+        let reserved = self.reserved(world).map_or(0, |reserved| reserved + 1);
         world.replicas[id].run = Some(Run {
             protocol,
             step,
@@ -264,19 +296,56 @@ impl Story {
         let Some(run) = world.replicas[id].run.clone() else {
             return;
         };
+        let noting = run.step == Step::Note;
+        if !noting {
+            world.replicas[id].unnoted = false;
+        }
+        if !(noting && self.flaw == Flaw::NoNote) {
+            let (named, note) = self.entry(world, id, &run);
+            world.save(named, note);
+        }
+        let heard = if noting { Heard::Noted } else { Heard::Saved };
+        world.hear(id, heard);
+    }
+
+    /// What a replica writes at this step of its fetch.
+    fn entry(&self, world: &World, id: Id, run: &Run) -> (Named, Option<Number>) {
         if run.step == Step::Note {
-            if self.flaw != Flaw::NoNote {
-                world.store.note = Some(run.generation);
-            }
-            return world.hear(id, Heard::Noted);
+            return (world.store.record, Some(run.generation));
         }
         let got = run.got.map(|token| (run.generation, token));
         let newest = got.or(world.replicas[id].shown);
         let noted = run.open && self.flaw != Flaw::ClearTheNote;
         let note = noted.then_some(run.generation);
-        world.replicas[id].unnoted = false;
-        world.save(newest.unwrap_or(world.store.record), note);
-        world.hear(id, Heard::Saved);
+        (newest.unwrap_or(world.store.record), note)
+    }
+
+    /// A write is given up by its sender, and is still under way.
+    fn delay(&self, world: &mut World, id: Id) {
+        let Some(run) = world.replicas[id].run.clone() else {
+            return;
+        };
+        world.faults.delays += 1;
+        let (record, note) = self.entry(world, id, &run);
+        world.store.late = Some(Late {
+            record,
+            note,
+            epoch: world.store.epoch,
+            outdated: false,
+        });
+        fail_to_write(world, id);
+    }
+
+    /// A write arrives that nobody waits for: it counts if nothing has changed since it was sent.
+    fn arrive_late(&self, world: &mut World) {
+        let Some(late) = world.store.late.take() else {
+            return;
+        };
+        let claimed = world.store.claim.is_some() && world.store.epoch == late.epoch;
+        let current = !late.outdated || self.flaw == Flaw::NoVersion;
+        if current && (claimed || self.flaw == Flaw::NoFence) {
+            world.save(late.record, late.note);
+        }
     }
 
     fn ask(&self, world: &mut World, id: Id) {
@@ -302,6 +371,26 @@ impl Story {
         });
         if forgone {
             world.breaks("WeChat was asked without a note");
+        }
+    }
+
+    /// What is owed to the store is written. A token that is ahead of it gets another number: whoever had
+    /// the claim in between gave the old token the one above the reserved one.
+    fn write_later(&self, world: &mut World, id: Id) {
+        let Some(mut shown) = world.replicas[id].shown else {
+            return;
+        };
+        let ahead = self.is_ahead(world, id) && self.flaw != Flaw::KeepTheNumber;
+        if ahead {
+            shown.0 += 2;
+        }
+        let replica = &mut world.replicas[id];
+        replica.unnoted = false;
+        let reserved = world.store.note.unwrap_or(0).max(shown.0);
+        let note = world.replicas[id].open.then_some(reserved);
+        world.save(shown, note);
+        if ahead {
+            world.show(id, shown);
         }
     }
 
@@ -367,13 +456,4 @@ fn publish(world: &mut World, id: Id) {
     if run.step == Step::Publish {
         world.hear(id, Heard::Published);
     }
-}
-
-fn write_later(world: &mut World, id: Id) {
-    let replica = &mut world.replicas[id];
-    let Some(shown) = replica.shown else { return };
-    replica.unnoted = false;
-    let reserved = world.store.note.unwrap_or(0).max(shown.0);
-    let note = world.replicas[id].open.then_some(reserved);
-    world.save(shown, note);
 }

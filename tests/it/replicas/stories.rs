@@ -27,10 +27,14 @@ pub(super) enum Flaw {
     NoClaim,
     /// The store takes what a former holder writes.
     NoFence,
+    /// The store takes a write that was overtaken by a later one.
+    NoVersion,
     /// A claim is taken while the fetch of an earlier one is under way.
     ClaimDuringAFetch,
     /// The generation that a note reserves is used again.
     ReuseReserved,
+    /// A token that could not be saved keeps its number although another replica may have gone beyond.
+    KeepTheNumber,
     /// A replica that finds a note when it starts shows the old token at once.
     ShowInDoubt,
     /// The note is cleared although the outcome is open.
@@ -74,6 +78,8 @@ pub(super) struct Story {
     /// Lost or late requests and answers, and refusals.
     pub(super) losses: u8,
     pub(super) disk: Disk,
+    /// Writes that arrive after their sender has given them up.
+    pub(super) delays: u8,
 }
 
 impl Story {
@@ -142,6 +148,7 @@ fn story(mode: Mode) -> Story {
         pauses: 1,
         losses: 1,
         disk: Disk::Fails(0),
+        delays: 0,
     }
 }
 
@@ -172,6 +179,18 @@ fn two_replicas_break_no_promise_when_the_store_fails_as_well() {
             dues: 1,
             losses: 0,
             disk: Disk::Fails(2),
+            ..story(mode)
+        }
+        .check();
+    }
+}
+
+#[test]
+fn two_replicas_break_no_promise_when_writes_arrive_that_nobody_waits_for_any_more() {
+    for mode in BOTH {
+        Story {
+            dues: 1,
+            delays: 1,
             ..story(mode)
         }
         .check();
@@ -226,11 +245,23 @@ fn the_checker_finds_what_is_broken_on_purpose() {
         ),
         (
             Classic,
+            NoVersion,
+            NOTHING_BROKEN,
+            "an older token was saved over a newer one",
+        ),
+        (
+            Classic,
             ClaimDuringAFetch,
             NOTHING_BROKEN,
             "a generation fell",
         ),
         (Classic, ReuseReserved, NOTHING_BROKEN, "a generation fell"),
+        (
+            Classic,
+            KeepTheNumber,
+            KNOWN_TO_THE_STORE,
+            KNOWN_TO_THE_STORE,
+        ),
         (Classic, ShowInDoubt, NOTHING_BROKEN, "a generation fell"),
         (Classic, ClearTheNote, OPEN_IS_NOTED, OPEN_IS_NOTED),
         (Stable, NeverLater, FRESH, FRESH),
@@ -240,6 +271,7 @@ fn the_checker_finds_what_is_broken_on_purpose() {
         let story = Story {
             flaw,
             disk,
+            delays: u8::from(flaw == NoVersion),
             ..story(mode)
         };
         let found = story.breaks(promise);

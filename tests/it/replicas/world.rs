@@ -43,8 +43,20 @@ pub(super) struct Store {
     /// The generation that is reserved for a token that was asked for.
     pub(super) note: Option<Number>,
     pub(super) claim: Option<Id>,
+    /// A write that its sender has given up, and that may arrive yet.
+    pub(super) late: Option<Late>,
     /// How often a claim was taken: tells a request of one claim from those of the next.
     pub(super) epoch: u8,
+}
+
+/// A write under way. It names the claim that it is made under and the version that it replaces.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) record: Named,
+    pub(super) note: Option<Number>,
+    pub(super) epoch: u8,
+    /// Another write was first.
+    pub(super) outdated: bool,
 }
 
 impl Store {
@@ -87,6 +99,7 @@ pub(super) struct Faults {
     pub(super) pauses: u8,
     pub(super) losses: u8,
     pub(super) disk: u8,
+    pub(super) delays: u8,
 }
 
 #[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
@@ -129,6 +142,7 @@ impl World {
             store: Store {
                 record: (1, 1),
                 note: None,
+                late: None,
                 claim: None,
                 epoch: 0,
             },
@@ -202,6 +216,9 @@ impl World {
             self.breaks("an older token was saved over a newer one");
         }
         (self.store.record, self.store.note) = (named, note);
+        if let Some(late) = &mut self.store.late {
+            late.outdated = true;
+        }
     }
 
     pub(super) fn breaks(&mut self, promise: &'static str) {

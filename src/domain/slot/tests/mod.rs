@@ -4,6 +4,7 @@ mod dead;
 mod leaks;
 mod open_outcomes;
 mod plan;
+mod replicas;
 mod reports;
 mod restarts;
 

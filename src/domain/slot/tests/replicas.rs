@@ -1,0 +1,326 @@
+//! One replica of several: it follows, takes over, is cut off, and comes back.
+
+use super::*;
+use crate::domain::Note;
+
+const BLIND: Reach = Reach::CutOff { named: false };
+const NAMED: Reach = Reach::CutOff { named: true };
+
+impl Story {
+    /// Another replica, to which the store has told `record` just now.
+    fn follower(&self, record: Record) -> Self {
+        let (now, tokens) = (self.now, self.tokens);
+        let mut slot = Slot::new(self.slot.policy, now);
+        slot.reaches(Reach::Following, now.boot, now);
+        slot.followed(record, now);
+        Self { slot, now, tokens }
+    }
+
+    fn reach(&mut self, reach: Reach, contact: Moment) {
+        self.slot.reaches(reach, contact, self.now);
+    }
+
+    fn certain(&self) -> Option<Duration> {
+        let until = self.slot.certain_until()?;
+        Some(until.since(self.now.boot))
+    }
+}
+
+/// A follower of a classic app whose token is ten minutes old.
+fn follower() -> Story {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(600));
+    story.follower(story.slot.record())
+}
+
+#[test]
+fn a_follower_shows_what_it_is_told_and_starts_nothing() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut holder = Story::settled(mode);
+        let mut story = holder.follower(holder.slot.record());
+        assert_eq!(story.token().generation, holder.token().generation);
+        assert!(story.slot.settled());
+        for _ in 0..100 {
+            story.wait(secs(60));
+            let now = story.now.boot;
+            story.reach(Reach::Following, now);
+            story.expect_nothing();
+        }
+
+        holder.wait_until_due();
+        holder.expect_ask();
+        let newer = holder.rotate().token;
+        story.slot.followed(holder.slot.record(), holder.now);
+        assert_eq!(story.token().generation, newer.generation);
+    }
+}
+
+#[test]
+fn a_follower_never_goes_back() {
+    let mut holder = Story::settled(Mode::Classic);
+    let old = holder.slot.record();
+    holder.wait_until_due();
+    holder.expect_ask();
+    let newer = holder.rotate().token;
+    let mut story = holder.follower(holder.slot.record());
+    story.slot.followed(old, story.now);
+    assert_eq!(story.token().generation, newer.generation);
+}
+
+#[test]
+fn what_was_dead_at_the_one_that_refreshes_is_dead_here_and_lives_again_with_it() {
+    let mut story = follower();
+    let record = story.slot.record();
+    for dead in [true, false] {
+        let record = Record {
+            dead,
+            ..record.clone()
+        };
+        story.slot.followed(record, story.now);
+        assert_eq!(story.slot.dead(), dead);
+    }
+}
+
+#[test]
+fn a_replica_that_finds_a_note_at_its_start_shows_nothing_until_that_is_settled() {
+    let mut holder = Story::settled(Mode::Classic);
+    holder.wait_until_due();
+    let note = holder.expect_ask().note.expect("it was noted");
+    let mut story = holder.follower(note);
+    assert!(story.slot.token().is_none() && !story.slot.settled());
+    let newer = holder.rotate().token;
+    story.slot.followed(holder.slot.record(), story.now);
+    let shown = story.slot.token().expect("it is settled");
+    assert_eq!(shown.generation, newer.generation);
+}
+
+#[test]
+fn while_the_one_that_refreshes_asks_the_others_go_on_with_what_they_have() {
+    let mut holder = Story::settled(Mode::Classic);
+    let mut story = holder.follower(holder.slot.record());
+    holder.wait_until_due();
+    let note = holder.expect_ask().note.expect("it was noted");
+    story.slot.followed(note, holder.now);
+    assert!(story.slot.token().is_some() && story.slot.suspect());
+    holder.rotate();
+    story.slot.followed(holder.slot.record(), holder.now);
+    assert!(!story.slot.suspect());
+}
+
+#[test]
+fn who_takes_over_keeps_the_token_and_looks_once() {
+    let mut story = follower();
+    let (generation, record) = (story.token().generation, story.slot.record());
+    story.slot.took_over(Some(record), story.now);
+    assert_eq!(story.token().generation, generation);
+    story.expect_look();
+    story.see(Sight::Alive);
+    story.expect_nothing();
+    assert_eq!(story.wait_until_due(), secs(3000), "as planned");
+}
+
+#[test]
+fn who_takes_over_and_finds_a_note_goes_on_as_after_a_restart() {
+    let mut story = follower();
+    let reserved = Generation(story.token().generation.0 + 5);
+    let record = Record {
+        note: Some(Note {
+            asked_at: story.now.boot - secs(20),
+            reserved,
+        }),
+        ..story.slot.record()
+    };
+    story.slot.followed(record.clone(), story.now);
+    story.slot.took_over(Some(record), story.now);
+    assert_eq!(
+        story.token().generation.0,
+        reserved.0 + 1,
+        "the reserved one may be in use"
+    );
+    story.expect_look();
+    story.see(Sight::Alive);
+    let errand = story.expect_ask();
+    let again = errand.note.and_then(|record| record.note).expect("noted");
+    assert!(again.reserved > story.token().generation);
+}
+
+#[test]
+fn what_the_store_does_not_know_yet_is_kept_by_who_takes_over() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait_until_due();
+    let noted = story.expect_ask().note.expect("it was noted");
+    let own = story.rotate().token;
+    // The save failed, the claim was lost, and nobody else has taken it.
+    story.slot.stepped_down();
+    story.slot.followed(noted.clone(), story.now);
+    assert_eq!(story.token().generation, own.generation);
+    story.slot.took_over(Some(noted), story.now);
+    assert_eq!(story.token().value, own.value);
+    assert!(story.slot.record().generation >= own.generation);
+    story.wait(secs(10));
+    story.expect_look();
+    story.see(Sight::Alive);
+    story.expect_nothing();
+}
+
+#[test]
+fn the_first_replica_of_all_asks_at_once() {
+    let mut story = Story::begin(Mode::Classic);
+    story.reach(Reach::Following, story.now.boot);
+    story.expect_nothing();
+    story.slot.took_over(None, story.now);
+    story.expect_ask();
+}
+
+#[test]
+fn a_fetch_that_was_not_sent_is_no_failure_and_costs_nothing() {
+    let mut story = Story::settled(Mode::Classic);
+    story.prove_dead_at_once();
+    let left = |story: &Story| story.slot.allowance().left(story.now.wall);
+    let before = left(&story);
+    story.expect_ask();
+    story.slot.gave_up(story.now);
+    assert_eq!(left(&story), before);
+    assert!(story.slot.trouble().is_none());
+    assert_eq!(story.wait_until_due(), secs(1));
+    story.expect_ask();
+}
+
+impl Story {
+    fn prove_dead_at_once(&mut self) {
+        self.wait(secs(60));
+        self.report();
+        self.prove_dead();
+    }
+}
+
+#[test]
+fn a_fetch_of_another_replica_that_outlived_its_claim_is_answered_by_a_look_and_one_fetch() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(60));
+    story.slot.strayed(story.now);
+    story.expect_look();
+    story.see(Sight::Alive);
+    story.expect_ask();
+    story.slot.strayed(story.now);
+    story.rotate();
+    story.expect_nothing();
+
+    let mut story = Story::settled(Mode::Stable);
+    story.wait(secs(60));
+    story.slot.strayed(story.now);
+    story.expect_ask();
+    story.repeat();
+    story.expect_nothing();
+}
+
+#[test]
+fn cut_off_a_stable_token_is_asked_for_as_ever_but_not_by_force() {
+    let mut story = Story::settled(Mode::Stable);
+    let before = story.token().generation;
+    story.wait(secs(60));
+    story.reach(Reach::Harmless, story.now.boot);
+    story.report();
+    story.expect_ask();
+    story.repeat();
+    story.report();
+    story.prove_dead();
+    for _ in 0..20 {
+        story.wait_until_due();
+        match story.slot.woke(story.now) {
+            Some(Start::Ask(errand)) => {
+                assert_eq!(errand.ask, Ask::Normal);
+                story.repeat();
+            }
+            Some(Start::Look(_)) => drop(story.see(Sight::Refused)),
+            None => {}
+        }
+    }
+    story.wait_until_due();
+    while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+        story.see(Sight::Refused);
+        story.wait_until_due();
+    }
+    let next = story.rotate().token.generation;
+    assert_eq!(next.0, before.0 + 1, "the smallest that is not taken");
+}
+
+#[test]
+fn cut_off_a_classic_token_is_certain_until_another_replica_could_have_ended_it() {
+    let mut story = follower();
+    // The plan is 50 minutes ahead; the overlap follows.
+    assert_eq!(story.certain(), Some(secs(3000 + 300)));
+    let contact = story.now.boot;
+    story.wait(secs(1000));
+    story.reach(BLIND, contact);
+    assert_eq!(story.certain(), Some(secs(2000 + 300)));
+    // When the plan is over, what was heard last counts.
+    story.wait(secs(2500));
+    let contact = story.now.boot;
+    story.reach(Reach::Following, contact);
+    assert_eq!(story.certain(), Some(secs(300)));
+}
+
+#[test]
+fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
+    let mut story = follower();
+    let contact = story.now.boot;
+    story.reach(BLIND, contact);
+    story.wait(story.certain().unwrap() - secs(11));
+    story.reach(BLIND, contact);
+    // Early enough for an answer, whoever gives it.
+    assert_eq!(story.wait_until_due(), Duration::ZERO);
+    for sight in [Sight::Alive, Sight::Unreachable, Sight::Alive] {
+        story.expect_look();
+        story.see(sight);
+        story.reach(BLIND, contact);
+        assert!(story.certain().unwrap() > secs(5), "{sight:?}");
+        assert!(story.wait_until_due() <= secs(5), "{sight:?}");
+    }
+    story.wait(secs(5));
+    story.expect_look();
+    assert_eq!(story.see(Sight::Refused), Looked::Died);
+    assert!(story.slot.dead());
+    // Nothing is fetched: somebody else did that.
+    for _ in 0..20 {
+        story.wait_until_due();
+        story.reach(BLIND, contact);
+        story.expect_look();
+        story.see(Sight::Refused);
+    }
+}
+
+#[test]
+fn only_the_replica_that_refreshed_last_fetches_when_it_is_plain_that_nobody_else_does() {
+    for (reach, fetches) in [(NAMED, true), (BLIND, false)] {
+        let mut story = follower();
+        let contact = story.now.boot;
+        story.reach(reach, contact);
+        let mut asked_at = None;
+        while asked_at.is_none() && story.token().expires_at > story.now.boot {
+            match story.slot.woke(story.now) {
+                Some(Start::Ask(_)) => asked_at = Some(story.now.boot),
+                Some(Start::Look(_)) => drop(story.see(Sight::Alive)),
+                None => {}
+            }
+            story.wait(secs(1));
+            story.reach(reach, contact);
+        }
+        let left = asked_at.map(|at| story.token().expires_at.since(at));
+        assert_eq!(left, fetches.then_some(secs(300)), "{reach:?}");
+    }
+}
+
+#[test]
+fn a_holder_that_stands_still_does_not_trust_its_token_for_longer_than_its_claim_and_the_overlap() {
+    let mut story = Story::settled(Mode::Classic);
+    assert_eq!(story.certain(), None, "alone there is nobody to end it");
+    let claim = story.now.boot + secs(15);
+    story.reach(Reach::Everything, claim);
+    assert_eq!(story.certain(), Some(secs(315)));
+    story.wait_until_due();
+    story.expect_ask();
+    let claim = story.now.boot + secs(15);
+    story.reach(Reach::Everything, claim);
+    assert_eq!(story.certain(), Some(secs(300)), "its own fetch may end it");
+}
