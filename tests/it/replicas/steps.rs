@@ -54,11 +54,11 @@ impl Story {
     pub(super) fn is_chance(&self, action: Action) -> bool {
         match action {
             Action::FailToWrite(_) => self.disk != Disk::Dead,
-            Action::Delay(_) => true,
             Action::Due
             | Action::Outlive
             | Action::Refuse(_)
             | Action::GiveUp(_)
+            | Action::Delay(_)
             | Action::Crash(_) => true,
             _ => false,
         }

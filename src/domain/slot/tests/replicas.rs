@@ -266,7 +266,7 @@ fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
     let mut story = follower();
     let contact = story.now.boot;
     story.reach(BLIND, contact);
-    story.wait(story.certain().unwrap() - secs(11));
+    story.wait(story.certain().unwrap().saturating_sub(secs(11)));
     story.reach(BLIND, contact);
     // Early enough for an answer, whoever gives it.
     assert_eq!(story.wait_until_due(), Duration::ZERO);
