@@ -11,8 +11,8 @@
 //!    WeChat ── upstream/ ──┐                                 ┌── grpc/ ── programs, sidecars
 //!    (or sandbox/)         │                                 │
 //!                      refresher/ ── Publisher ══ Tokens ────┼── http/ ── SDKs of WeChat
-//!    memory, file ─ store/ ┘  ▲        (tokens/)             │
-//!                             │                              └── admin/ ── Prometheus, probes, people
+//!      file, etcd ─ store/ ┘  ▲        (tokens/)             │
+//!      Redis, memory          │                              └── admin/ ── Prometheus, probes, people
 //!                     domain/slot/
 //! ```
 //!
@@ -22,6 +22,7 @@
 //! |---|---|
 //! | when a refresh happens | `domain/schedule.rs` |
 //! | what happens to a token, event by event | `domain/slot/`: `mod.rs` what to start, `outcome.rs` a fetch came back, `looked.rs` a look did, `reported.rs` a caller complains, `restore.rs` a restart |
+//! | one replica of several: following, taking over | `domain/slot/replica.rs`; what it may do by itself, and how long it trusts its token: `domain/slot/reach.rs` |
 //! | how many looks prove a death | `domain/slot/looks.rs` |
 //! | what may be spent a day, and how far apart | `domain/budget.rs` |
 //! | note, ask, publish, save: in which order | `domain/protocol.rs` |
@@ -29,6 +30,10 @@
 //! | who may ask | `domain/access.rs` |
 //! | what keeps a secret out of the log | `domain/secret.rs`, `upstream/error.rs`, `telemetry/log.rs` |
 //! | the loop | `refresher/mod.rs`; one app in its care: `refresher/app/mod.rs`; who waits for it: `app/reports.rs`; what is to be saved: `app/saving.rs`; what it warns of: `app/warnings.rs` |
+//! | who refreshes an app, when there are replicas | `refresher/app/replica.rs`; reports that go to that one: `app/relay.rs` |
+//! | how replicas share a store | `store/shared/`; as keys of etcd: `store/etcd/`; as scripts of Redis: `store/redis/` |
+//! | how old a record is, whatever the clocks show | `store/times.rs` |
+//! | from one store to another | `store/transfer.rs` |
 //! | what an errcode means | `upstream/errcode.rs` |
 //! | what a reply of WeChat says | `upstream/reply.rs` |
 //! | why a caller gets `UNAVAILABLE` | `grpc/status.rs` |
@@ -44,7 +49,7 @@
 //! | counting calls | `grpc/measure.rs` |
 //! | a metric's name | `telemetry/metrics.rs`; states read at a scrape: `telemetry/facts.rs`; what to count with: `telemetry/handles.rs` |
 //! | what a probe says | `admin/probes.rs`, the same truth as `grpc/health.rs`, from `tokens/mod.rs` |
-//! | what a setting means | `config/raw.rs`, in a sidecar `config/agent.rs` |
+//! | what a setting means | `config/raw.rs`; of `[store]`: `config/store.rs`; in a sidecar: `config/agent.rs` |
 //! | the order of start and stop | `app/mod.rs`, of a sidecar `app/agent.rs` |
 //! | a WeChat to test with | `sandbox/` |
 //! | where a test may kill the program | `failpoint.rs` |
@@ -64,6 +69,9 @@
 //! - *stale report*: a caller says that WeChat refused a token.
 //! - *open outcome*: WeChat was asked and did not answer, so it may have minted. *suspect*: the token
 //!   that such a mint would have retired. *note*: the word on disk that an outcome is open.
+//! - *replica*: one of several servers that share a store. *claim*: the right to refresh an app, held by one
+//!   of them for as long as its lease lives. *board*: what the store knows of an app. *letter*: a question
+//!   of one replica to the one that refreshes. *cut off*: the store was not heard of for too long.
 //! - *trouble*: why there is no newer token. *remedy*: how to go on.
 //! - *reader*: whoever gets tokens from us. *owner*: the task that has them.
 

@@ -26,8 +26,9 @@ use crate::{clock::Clock, config, domain::Record};
 
 /// Keeps one [`Record`] for each app, by appid.
 ///
-/// A later `save` replaces an earlier one whole, also after a crash in the middle of it. Two servers
-/// on one store are kept apart by [`open`], which fails for the second.
+/// A later `save` replaces an earlier one whole, also after a crash in the middle of it. Two servers on a
+/// store that is meant for one are kept apart by [`open`], which fails for the second; on a shared one
+/// ([`shared`]) only the replica that holds an app's claim can save.
 #[async_trait]
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// What was saved last, `None` if nothing was. Moments are translated to this machine's present

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    process::{WeChat, get},
+    history::History,
+    process::{WeChat, get, watch_request},
     seen::Seen,
     served::Client,
 };
@@ -25,6 +26,9 @@ const DELIVERY: Duration = Duration::from_secs(2);
 
 /// A replica that was in trouble is given so long to connect again.
 const RECOVERY: Duration = Duration::from_secs(4);
+
+/// A stream that says nothing for so long is dead, whatever its connection says.
+const BEAT: Duration = Duration::from_secs(40);
 
 /// The pause between two questions of one caller.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -43,6 +47,8 @@ pub(crate) struct Account {
     pub(crate) app: String,
     pub(crate) replica: usize,
     answers: Vec<Answer>,
+    /// How long each answer took.
+    pub(crate) took: Vec<Duration>,
     pub(crate) unanswered: u64,
 }
 
@@ -59,6 +65,7 @@ pub(crate) async fn ask_all_the_time(
         app: app.to_owned(),
         replica,
         answers: Vec::new(),
+        took: Vec::new(),
         unanswered: 0,
     };
     while !over.load(Ordering::Relaxed) {
@@ -66,6 +73,7 @@ pub(crate) async fn ask_all_the_time(
         let answer = timeout(Duration::from_millis(500), client.get_token(get(app))).await;
         // A process that stood still answers late: what it says then is from then.
         if let Ok(Ok(answer)) = answer {
+            account.took.push(asked.elapsed());
             let token = answer.into_inner().token.unwrap();
             let refused = !wechat.accepts(app, &token.access_token);
             seen.sees(app, &token, &format!("at replica {replica}"));
@@ -83,6 +91,33 @@ pub(crate) async fn ask_all_the_time(
         sleep(PAUSE).await;
     }
     account
+}
+
+/// Follows one replica's stream, and its next one, and so on, until it is `over`. The history judges them.
+pub(crate) async fn watch_all_the_time(
+    url: String,
+    app: &'static str,
+    history: History,
+    over: Arc<AtomicBool>,
+) -> u64 {
+    let mut messages = 0;
+    while !over.load(Ordering::Relaxed) {
+        let channel = Endpoint::from_shared(url.clone()).unwrap().connect_lazy();
+        let mut client = Client::new(channel);
+        if let Ok(mut stream) = history.watch(&mut client, watch_request(app)).await {
+            while let Ok(Ok(Some(_))) = timeout(BEAT, stream.message()).await {
+                messages += 1;
+            }
+        }
+        sleep(PAUSE * 5).await;
+    }
+    messages
+}
+
+/// The time that 99 of a hundred answers did not exceed.
+pub(crate) fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took.get(took.len() * 99 / 100).copied().unwrap_or_default()
 }
 
 /// When which replicas were in trouble.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use wxtokend::sandbox::Settings;
 
 use crate::{
-    checker::{Account, Troubles, ask_all_the_time, late},
+    checker::{Account, Troubles, ask_all_the_time, late, p99, watch_all_the_time},
     engines::{Engine, Etcd, Redis},
     replicas::Fleet,
 };
@@ -203,11 +203,14 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
     }
 
     let over = Arc::new(AtomicBool::new(false));
-    let mut callers = Vec::new();
+    let (mut callers, mut watchers) = (Vec::new(), Vec::new());
     for (n, replica) in fleet.replicas.iter().enumerate() {
         for app in APPS {
             let url = replica.server().url.clone();
             let (wechat, over) = (Arc::clone(&fleet.wechat), Arc::clone(&over));
+            let history = replica.server().history.clone();
+            let watcher = watch_all_the_time(url.clone(), app, history, Arc::clone(&over));
+            watchers.push(tokio::spawn(watcher));
             callers.push(tokio::spawn(ask_all_the_time(url, (app, n), wechat, over)));
         }
     }
@@ -239,6 +242,8 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
     for caller in callers {
         accounts.push(caller.await.unwrap());
     }
+    // They wait for a message that need not come.
+    watchers.iter().for_each(tokio::task::JoinHandle::abort);
     judge(&accounts, &troubles, &fleet, begin, &told);
 }
 
@@ -257,7 +262,10 @@ fn judge(
     for account in accounts {
         let (app, replica) = (&account.app, account.replica);
         let (answers, none) = (account.answered(), account.unanswered);
-        println!("{app} at replica {replica}: {answers} answers, {none} without a token");
+        let slowest = p99(account.took.clone());
+        println!(
+            "{app} at replica {replica}: {answers} answers, p99 {slowest:?}; {none} without a token"
+        );
         let refusals = account.refusals(begin);
         // The token before the last dies in the moment in which a fetch is made up for that was lost.
         let (most, longest) = if app == "classic" {

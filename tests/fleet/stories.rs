@@ -485,3 +485,35 @@ async fn goes_on_with(
         assert_eq!(wechat.counts(app).mints(), 1, "{app}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_missed_what_etcd_has_forgotten_catches_up() {
+    let etcd = Etcd::start(1).await;
+    let mut fleet = Fleet::on_etcd(&etcd, 2, lives_of(8), &["classic"], REFRESH).await;
+    fleet.start().await;
+    let before = fleet.everybody_has("classic", "is there").await;
+    let holder = fleet.holder(&etcd, "classic").await.unwrap();
+    let other = 1 - holder;
+    fleet.replicas[other].cut_from_the_store();
+    let mut client = fleet.replicas[holder].client().await;
+    let newer = token_that(&mut client, "classic", "is newer", |token| {
+        token.generation > before[holder].generation
+    })
+    .await;
+    // The watch of the one that is cut off would have to begin before what is left.
+    let mut direct = etcd.client().await;
+    let now = direct.get("/wxtokend/", None).await.unwrap();
+    let revision = now.header().unwrap().revision();
+    direct.compact(revision, None).await.unwrap();
+    fleet.replicas[other].mend();
+    let mut client = fleet.replicas[other].client().await;
+    token_that(&mut client, "classic", "is as new", |token| {
+        token.generation >= newer.generation
+    })
+    .await;
+    // And it hears of what comes then.
+    token_that(&mut client, "classic", "comes after that", |token| {
+        token.generation > newer.generation
+    })
+    .await;
+}

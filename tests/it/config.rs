@@ -358,6 +358,23 @@ fn the_examples_that_are_no_defaults_are_good_one_by_one() {
 }
 
 #[test]
+fn the_examples_of_shared_stores_are_good() {
+    let kinds = [("redis", "endpoints"), ("etcd", "url")];
+    for (kind, of_the_other) in kinds {
+        if kind == "etcd" && !cfg!(feature = "etcd") {
+            continue;
+        }
+        let uncomment = |line: &str| match line.strip_prefix("### ") {
+            Some(key) if !key.starts_with(of_the_other) => key.to_owned(),
+            _ => line.replace("# kind = \"file\"", &format!("kind = \"{kind}\"")),
+        };
+        let text: Vec<String> = EXAMPLE.lines().map(uncomment).collect();
+        let shown = format!("{:?}", good(&text.join("\n")).store);
+        assert!(shown.contains("lease: 20s"), "{shown}");
+    }
+}
+
+#[test]
 fn the_contracts_defaults_are_these() {
     let shown = format!("{:?}", good(MINIMAL));
     let expected = "Config { grpc: Grpc { listen: Tcp(\"127.0.0.1:50051\"), max_connections: 20000, \

@@ -20,7 +20,7 @@ use super::obtain::{Adapters, Obtained};
 use crate::{
     clock::Clock,
     domain::{
-        AppName, Generation, Moment, Now, Policy, Remedy, Sight, Slot, Trouble,
+        AppName, Generation, Mode, Moment, Now, Policy, Remedy, Sight, Slot, Trouble,
         protocol::{Heard, Protocol, Step},
         slot::{Reach, Rotation, Start},
     },
@@ -33,6 +33,9 @@ use crate::{
     tokens::{Current, Publisher, View},
     upstream::Upstream,
 };
+
+/// What is wrong with a replica that does not hear of the others.
+const CUT_OFF: &str = "the store that the replicas share cannot be reached";
 
 /// What the refresher needs to know about an app.
 #[derive(Debug)]
@@ -137,15 +140,22 @@ impl App {
             previous_expires_at: slot.previous_expires_at(),
             dead: slot.dead() || slot.certain_until().is_some_and(|until| until <= now.boot),
         });
+        let cut_off = self.cut_off(now);
+        // A classic token is not to be had from here: whoever waits for one had better be told.
+        let helpless = cut_off && current.is_none() && self.policy.mode == Mode::Classic;
+        let trouble = slot.trouble().cloned();
         View {
             current,
-            trouble: slot.trouble().cloned(),
+            trouble: trouble.or_else(|| helpless.then(out_of_touch)),
             retry_at: Some(slot.retry_at(now)),
             mirrored: !self.refreshes(),
-            settled: slot.settled(),
+            settled: slot.settled() || helpless,
             suspect: slot.suspect(),
             allowance: slot.allowance(),
-            unsaved: self.saving.complaint(),
+            unsaved: self
+                .saving
+                .complaint()
+                .or_else(|| cut_off.then(|| CUT_OFF.into())),
         }
     }
 
@@ -360,6 +370,17 @@ async fn restored(
         info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
     }
     slot
+}
+
+/// There is no token, nobody to hear of one from, and no right to ask for one.
+fn out_of_touch() -> Arc<Trouble> {
+    Arc::new(Trouble {
+        remedy: Remedy::BackOff,
+        errcode: None,
+        definite: true,
+        message: format!("{CUT_OFF}, and there is no local copy of a token").into(),
+        hint: Some("look whether the store is up and can be reached from here".into()),
+    })
 }
 
 fn heard_of(trouble: &Trouble) -> Heard {

@@ -244,7 +244,16 @@ impl App {
                 named: replica.named,
             },
         };
-        replica.follows &= !cut_off;
+        if cut_off {
+            replica.follows = false;
+        } else if !replica.follows {
+            // In touch again: what was begun alone is forgotten, and what the others have said counts.
+            self.step_down(now);
+            self.follow(now);
+        }
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
         let free = replica
             .last()
             .is_some_and(|seen| seen.holder == Holder::Nobody);

@@ -85,6 +85,7 @@ impl Members {
     {
         let mut tries = self.endpoints.len().min(2);
         loop {
+            let at = self.present();
             let answer = timeout(CALL, async {
                 let client = self.client().await?;
                 ask(client).await.map_err(Failure::Etcd)
@@ -97,7 +98,7 @@ impl Members {
             tries -= 1;
             let elsewhere = error.is_about_the_member();
             if elsewhere {
-                self.go_on();
+                self.go_on(at);
             }
             if !elsewhere || tries == 0 {
                 return Err(error.at(action));
@@ -130,9 +131,17 @@ impl Members {
         Ok(client)
     }
 
-    /// Turns to the next member.
-    pub(super) fn go_on(&self) {
+    /// Which member is talked to.
+    pub(super) fn present(&self) -> usize {
+        self.current().at
+    }
+
+    /// Turns to the next member, if nobody has turned away from the one `at` this place yet.
+    pub(super) fn go_on(&self, at: usize) {
         let mut current = self.current();
+        if current.at != at {
+            return;
+        }
         current.at = (current.at + 1) % self.endpoints.len();
         current.client = None;
         self.moved.send_replace(());

@@ -13,6 +13,7 @@
 //! kept too, and an age from another term is only the least that it can be.
 
 mod members;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -24,16 +25,13 @@ use std::{
 use async_trait::async_trait;
 use etcd_client::{
     Client, Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, PutOptions,
-    ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse, WatchOptions,
+    ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use members::{CALL, Failure, Members, is_about_the_lease};
+use members::{Failure, Members, is_about_the_lease};
 
 use super::{
     StoreError,
@@ -329,64 +327,15 @@ impl Engine for Etcd {
     }
 
     async fn watch(&self, changed: &mpsc::Sender<String>) -> StoreError {
+        let at = self.members.present();
         let ended = match self.watch_until_it_ends(changed).await {
             Ok(()) => Failure::Etcd(Error::WatchError("it ended".into())),
             Err(error) => error,
         };
         if ended.is_about_the_member() {
-            self.members.go_on();
+            self.members.go_on(at);
         }
         ended.at("watched")
-    }
-}
-
-impl Etcd {
-    async fn watch_until_it_ends(&self, changed: &mpsc::Sender<String>) -> Result<(), Failure> {
-        let mut moved = self.members.moved.subscribe();
-        // The first one begins where the first list ended.
-        let from = loop {
-            match self.next.load(Ordering::SeqCst) {
-                0 => sleep(CALL / 10).await,
-                next => break next,
-            }
-        };
-        let options = WatchOptions::new().with_prefix().with_start_revision(from);
-        let begin = async {
-            let mut client = self.members.client().await?;
-            let watch = client.watch(self.prefix.as_str(), Some(options)).await;
-            watch.map_err(Failure::Etcd)
-        };
-        let mut watch = timeout(CALL, begin).await.map_err(|_| Failure::Silent)??;
-        loop {
-            let told = tokio::select! {
-                told = watch.message() => told?,
-                // Calls have found that this member does not answer.
-                _ = moved.changed() => return Err(Failure::Moved),
-            };
-            let Some(told) = told else { return Ok(()) };
-            if told.canceled() {
-                // What is needed has been compacted: a list finds it, and the next watch begins after it.
-                if told.compact_revision() > 0 {
-                    self.next.store(0, Ordering::SeqCst);
-                }
-                let reason = told.cancel_reason().to_owned();
-                return Err(Error::WatchError(reason).into());
-            }
-            let mut appids: Vec<&str> = told
-                .events()
-                .iter()
-                .filter_map(|event| Some(self.parts(event.kv()?.key())?.0))
-                .collect();
-            appids.dedup();
-            for appid in appids {
-                if changed.send(appid.to_owned()).await.is_err() {
-                    return Ok(());
-                }
-            }
-            if let Some(header) = told.header() {
-                self.next.store(header.revision() + 1, Ordering::SeqCst);
-            }
-        }
     }
 }
 
