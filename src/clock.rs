@@ -30,6 +30,11 @@ impl Clock {
         Self(Some(Simulated { start, since }))
     }
 
+    /// Whether it is the machine's.
+    pub fn is_real(self) -> bool {
+        self.0.is_none()
+    }
+
     /// The present.
     pub fn now(self) -> Now {
         match self.0 {

@@ -87,6 +87,14 @@ impl Now {
     }
 }
 
+/// `wall` as stores keep it, so that a token is shown alike before and after a restart, and by every
+/// replica.
+pub fn whole_millis(wall: SystemTime) -> SystemTime {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH);
+    let beyond = since.map_or(0, |since| since.subsec_nanos() % 1_000_000);
+    wall - Duration::from_nanos(beyond.into())
+}
+
 /// The wall clock may drift this far from boot time before it counts as set.
 const DRIFT: Duration = Duration::from_secs(5);
 

@@ -71,9 +71,16 @@ pub fn read(appid: &str, text: &[u8], now: Now, boot_id: &str) -> Result<Record,
     read_timed(appid, text, |saved| Times::new(saved, now, boot_id))
 }
 
-/// The record of `appid` in `text`, which any server has written `age` ago: its clock does not matter.
-pub(super) fn read_aged(appid: &str, text: &[u8], now: Now, age: Age) -> Result<Record, Damage> {
-    read_timed(appid, text, |saved| Times::aged(saved, now, age))
+/// The record of `appid` in `text`, which a server on this machine or another one has written `age` ago:
+/// its wall clock does not matter.
+pub(super) fn read_aged(
+    appid: &str,
+    text: &[u8],
+    now: Now,
+    age: Age,
+    boot_id: &str,
+) -> Result<Record, Damage> {
+    read_timed(appid, text, |saved| Times::aged(saved, now, age, boot_id))
 }
 
 fn read_timed(

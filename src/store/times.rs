@@ -60,10 +60,7 @@ pub(super) struct Times {
 
 impl Times {
     pub(super) fn new(saved: &Anchor, now: Now, boot_id: &str) -> Self {
-        let known = !boot_id.is_empty() && saved.boot_id == boot_id;
-        // The uptime never goes back within a boot; if it does, the id cannot be trusted.
-        let same_boot = known && saved.boot <= now.boot.as_millis();
-        let (boot, wall) = if same_boot {
+        let (boot, wall) = if Self::same_boot(saved, now, boot_id) {
             (saved.boot, saved.wall)
         } else {
             (now.boot.as_millis(), millis(now.wall))
@@ -71,8 +68,17 @@ impl Times {
         Self { now, boot, wall }
     }
 
-    /// For a record that was written `age` ago, on this machine or another one.
-    pub(super) fn aged(saved: &Anchor, now: Now, age: Age) -> Self {
+    fn same_boot(saved: &Anchor, now: Now, boot_id: &str) -> bool {
+        let known = !boot_id.is_empty() && saved.boot_id == boot_id;
+        // The uptime never goes back within a boot; if it does, the id cannot be trusted.
+        known && saved.boot <= now.boot.as_millis()
+    }
+
+    /// For a record that was written `age` ago. On this machine, since its start, it is known exactly.
+    pub(super) fn aged(saved: &Anchor, now: Now, age: Age, boot_id: &str) -> Self {
+        if Self::same_boot(saved, now, boot_id) {
+            return Self::new(saved, now, boot_id);
+        }
         let by_wall = millis(now.wall).saturating_sub(saved.wall);
         let by_wall = Duration::from_millis(u64::try_from(by_wall).unwrap_or(0));
         let age = match age {

@@ -193,7 +193,7 @@ async fn on_redis_whatever_fails_callers_are_not_refused_and_no_token_is_burnt()
 
 /// As long as `WXTOKEND_FAULTS` says, in seconds; in the order that `WXTOKEND_SEED` makes.
 async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
-    let secs = env::var("WXTOKEND_FAULTS").map_or(45, |secs| secs.parse().unwrap());
+    let secs = env::var("WXTOKEND_FAULTS").map_or(30, |secs| secs.parse().unwrap());
     let seed = env::var("WXTOKEND_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     fastrand::seed(seed);
     println!("seed {seed}");

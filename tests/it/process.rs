@@ -189,6 +189,12 @@ impl Home {
         }
     }
 
+    /// One of several replicas.
+    pub(crate) fn as_a_replica(self) -> Self {
+        self.history.of_a_replica();
+        self
+    }
+
     /// Listens on a unix socket, whose name stays the same over restarts.
     pub(crate) fn on_unix(self) -> Self {
         let socket = self.path("grpc.sock").display().to_string();

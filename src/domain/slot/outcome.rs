@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Drill, Fetch, Rotation, Slot, Suspect};
 use crate::domain::{
     Ask, Fetched, Mode, Moment, Now, Remedy, Secret, Token, Trouble, budget::FORCED_GAP,
+    time::whole_millis,
 };
 
 /// A stable token that changes with more than this left beyond the overlap was forced by somebody.
@@ -36,8 +37,8 @@ impl Slot {
             generation,
             asked_at: sent.boot,
             expires_at: sent.boot + got.time_to_live,
-            issue_time: sent.wall,
-            expire_time: sent.wall + got.time_to_live,
+            issue_time: whole_millis(sent.wall),
+            expire_time: whole_millis(sent.wall) + got.time_to_live,
         });
         let foreign = self.somebody_else_did(&fetch, now);
         let previous = self.old_one_dies_at(sent, now).filter(|_| !foreign);
@@ -60,7 +61,7 @@ impl Slot {
             held.token = Arc::new(Token {
                 value: Secret::new(held.token.value.expose()),
                 expires_at,
-                expire_time: sent.wall + time_to_live,
+                expire_time: whole_millis(sent.wall) + time_to_live,
                 ..*held.token
             });
         }

@@ -30,7 +30,7 @@ impl Inner {
 
     pub(super) async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError> {
         let now = self.sharing.clock.now();
-        let state = snapshot::write(appid, record, now, "");
+        let state = snapshot::write(appid, record, now, &self.sharing.boot_id);
         let about = About::new(&self.sharing.me, record.trouble.as_deref());
         let about = text(&about);
         // A save that was given up may have arrived all the same: then it is ours that stands in the way.
@@ -112,7 +112,7 @@ impl Inner {
         };
         let now = self.sharing.clock.now();
         let about: About = serde_json::from_slice(&kept.about).unwrap_or_default();
-        match snapshot::read_aged(appid, &kept.state, now, kept.age) {
+        match snapshot::read_aged(appid, &kept.state, now, kept.age, &self.sharing.boot_id) {
             Ok(record) => {
                 let own = about.holder == self.sharing.me;
                 let trouble = about.trouble();

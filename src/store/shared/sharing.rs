@@ -18,6 +18,8 @@ pub struct Sharing {
     pub lease: Duration,
     /// Where to keep a local copy for a start without the store.
     pub(super) cache: Option<Files>,
+    /// Tells one start of this machine from another; empty if it cannot be known.
+    pub boot_id: String,
     /// The time.
     pub clock: Clock,
 }
@@ -38,6 +40,7 @@ impl Sharing {
             apps,
             lease: config.lease,
             cache: cache.and_then(Result::ok),
+            boot_id: boot_id(clock),
             clock,
         }
     }
@@ -49,4 +52,13 @@ fn name() -> String {
     let host = host.trim();
     let host = if host.is_empty() { "replica" } else { host };
     format!("{host}-{:08x}", fastrand::u32(..))
+}
+
+/// Of no use to a clock that is not this machine's.
+fn boot_id(clock: Clock) -> String {
+    if !clock.is_real() {
+        return String::new();
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }

@@ -48,6 +48,9 @@ const LAG: Duration = Duration::from_secs(1);
 /// Contract: a stream that has not begun waits so long for a token.
 const FIRST: Duration = Duration::from_secs(10);
 
+/// Replicas may differ by so much in what they say of one token's end.
+const REPLICAS_APART: Duration = Duration::from_secs(2);
+
 /// Times are counted in milliseconds, and rounded more than once.
 const ROUNDING: Duration = Duration::from_millis(10);
 
@@ -71,6 +74,8 @@ struct Book {
     facts: BTreeMap<String, Vec<Fact>>,
     /// How long a message may be under way.
     way: Duration,
+    /// How far two statements of one token's end may be apart.
+    apart: Duration,
     /// The servers that have followed each other.
     run: usize,
 }
@@ -128,6 +133,12 @@ impl History {
     /// Of streams over sockets.
     pub(crate) fn over_sockets() -> Self {
         Self::new(WAY)
+    }
+
+    /// Of one of several replicas: WeChat and etcd count lives in whole seconds, and each replica that is cut
+    /// off asks WeChat by itself.
+    pub(crate) fn of_a_replica(&self) {
+        self.0.book().apart = REPLICAS_APART;
     }
 
     /// Of streams without a transport, on a paused clock.

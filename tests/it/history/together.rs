@@ -1,7 +1,7 @@
 //! The promises that all streams keep together: each a function that finds where a history breaks it,
 //! with a history that it must refuse.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use wxtokend::pb::Cause;
@@ -62,6 +62,13 @@ fn ordered_across(book: &Book) -> Result<()> {
     Ok(())
 }
 
+/// How far two times of day are apart.
+fn apart(one: (i64, i32), other: (i64, i32)) -> Duration {
+    let nanos = |(secs, nanos): (i64, i32)| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
+    let apart = nanos(one).abs_diff(nanos(other));
+    Duration::from_nanos(u64::try_from(apart).unwrap_or(u64::MAX))
+}
+
 /// A generation names one token and one expiry.
 fn unique(book: &Book) -> Result<()> {
     for (app, messages) in by_app(book) {
@@ -74,7 +81,7 @@ fn unique(book: &Book) -> Result<()> {
                 same,
                 "two tokens of {app} {generation}, the second at {at:?}"
             );
-            let same = first.expire_time == message.expire_time;
+            let same = apart(first.expire_time, message.expire_time) <= book.apart;
             ensure!(
                 same,
                 "two expiries of {app} {generation}, the second at {at:?}"
@@ -99,7 +106,7 @@ fn one_death(book: &Book) -> Result<()> {
             let (earliest, latest) = (*made_after + *life, *at + *life);
             let death = deaths.entry(generation).or_insert((earliest, latest));
             *death = (death.0.max(earliest), death.1.min(latest));
-            let agree = death.0 <= death.1 + ROUNDING;
+            let agree = death.0 <= death.1 + ROUNDING + book.apart;
             ensure!(agree, "{app} {generation} dies twice, as said at {at:?}");
         }
     }
