@@ -166,7 +166,7 @@ async fn replica(
     let to_wechat = Link::to(wechat.url().replace("http://", "")).await;
     let home = Home::new(&to_wechat.url(), refresh, apps)
         .on_unix()
-        .as_a_replica();
+        .in_a_fleet();
     let path = home.path("data").display().to_string();
     let mut shared = String::from(store);
     write!(shared, "\nlease = '{}s'\ncache = '{path}'", LEASE.as_secs()).unwrap();

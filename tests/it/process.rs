@@ -190,7 +190,8 @@ impl Home {
     }
 
     /// One of several replicas.
-    pub(crate) fn as_a_replica(self) -> Self {
+    #[cfg(feature = "etcd")]
+    pub(crate) fn in_a_fleet(self) -> Self {
         self.history.of_a_replica();
         self
     }

@@ -49,6 +49,7 @@ const LAG: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(10);
 
 /// Replicas may differ by so much in what they say of one token's end.
+#[cfg(feature = "etcd")]
 const REPLICAS_APART: Duration = Duration::from_secs(2);
 
 /// Times are counted in milliseconds, and rounded more than once.
@@ -137,6 +138,7 @@ impl History {
 
     /// Of one of several replicas: WeChat and etcd count lives in whole seconds, and each replica that is cut
     /// off asks WeChat by itself.
+    #[cfg(feature = "etcd")]
     pub(crate) fn of_a_replica(&self) {
         self.0.book().apart = REPLICAS_APART;
     }
