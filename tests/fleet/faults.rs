@@ -16,6 +16,7 @@ use wxtokend::sandbox::Settings;
 use crate::{
     checker::{Account, Troubles, ask_all_the_time, late, p99, watch_all_the_time},
     engines::{Engine, Etcd, Redis},
+    process::secret_of,
     replicas::Fleet,
 };
 
@@ -296,6 +297,19 @@ fn judge(
     }
     let late = late(accounts, troubles, begin);
     assert!(late.is_empty(), "{late:#?}\n{}", log());
+    nothing_leaked(fleet);
+}
+
+fn nothing_leaked(fleet: &Fleet) {
+    for app in APPS {
+        let mut secrets = fleet.wechat.tokens(app);
+        secrets.push(secret_of(app));
+        for replica in &fleet.replicas {
+            let said = replica.server().process.stderr();
+            let leaked = secrets.iter().any(|secret| said.contains(secret));
+            assert!(!leaked, "a secret of {app} is in a log");
+        }
+    }
 }
 
 /// Faults that may lose an answer of WeChat, or hold a fetch up until its claim is over.

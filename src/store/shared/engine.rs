@@ -79,7 +79,6 @@ pub struct Claim {
 }
 
 /// A record as it is kept.
-#[derive(Debug)]
 pub struct Kept {
     /// A state file's text.
     pub state: Zeroizing<Vec<u8>>,
@@ -92,7 +91,6 @@ pub struct Kept {
 }
 
 /// A record to be kept.
-#[derive(Debug)]
 pub struct Entry<'e> {
     /// See [`Claim::fence`].
     pub fence: i64,
@@ -113,4 +111,53 @@ pub enum Posted {
     Lost,
     /// The record has another version.
     Changed,
+}
+
+/// Not derived: the state holds a token.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, age, .. } = self;
+        f.debug_struct("Kept")
+            .field("version", version)
+            .field("age", age)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Not derived: the state holds a token.
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fence, version, .. } = self;
+        f.debug_struct("Entry")
+            .field("fence", fence)
+            .field("version", version)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_state() {
+        let kept = Kept {
+            state: Zeroizing::new(b"CANARY".to_vec()),
+            about: b"CANARY".to_vec(),
+            version: 7,
+            age: Age::Known(Duration::ZERO),
+        };
+        let entry = Entry {
+            fence: 1,
+            version: 7,
+            state: &kept.state,
+            about: &kept.about,
+        };
+        for shown in [format!("{entry:?}"), format!("{kept:?}")] {
+            let bytes = format!("{:?}", b"CANARY");
+            assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+        }
+    }
 }
