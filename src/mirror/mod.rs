@@ -44,6 +44,9 @@ pub struct Mirror {
     clock: Clock,
 }
 
+/// So long before its end a token gives way to one that lives longer, if that is of an older generation.
+const EARLY: Duration = Duration::from_millis(200);
+
 impl Mirror {
     /// One that follows the apps of `settings` at its servers.
     pub fn new(publisher: Publisher, settings: &config::Agent, clock: Clock) -> Self {
@@ -98,12 +101,13 @@ impl Mirror {
         self.publisher.drain();
     }
 
-    /// Better an older generation than none that lives.
+    /// Better an older generation than none that lives. A little early: to wake up takes time, in which there
+    /// would be none.
     fn replace_the_dead(&mut self, now: Moment) {
         for (app, view) in &mut self.views {
-            if view.usable(now).is_none()
+            if view.usable(now + EARLY).is_none()
                 && let Some(behind) = self.behind.remove(app)
-                && behind.token.expires_at > now
+                && behind.token.expires_at > now + EARLY
             {
                 warn!(app = %app, generation = behind.token.generation.0, "the servers have lost what they knew; going on with an older generation");
                 view.current = Some(behind);
@@ -116,7 +120,7 @@ impl Mirror {
     fn nap(&self, now: Moment) -> Duration {
         let waiting = self.behind.keys().filter_map(|app| self.views.get(app));
         let deaths = waiting.filter_map(|view| view.current.as_ref());
-        let spans = deaths.map(|current| current.token.expires_at.since(now));
+        let spans = deaths.map(|current| (current.token.expires_at - EARLY).since(now));
         spans.min().map_or(BEAT, |span| span.min(BEAT))
     }
 
