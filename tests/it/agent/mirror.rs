@@ -160,7 +160,9 @@ async fn servers_that_have_lost_what_they_knew_are_believed_once_the_token_is_de
     after.publish(5);
     before.drain_and_stop().await;
     sidecar.has(5).await;
-    assert!(sidecar.tokens.now().boot >= death, "not before");
+    // A little early, so that there never is none.
+    let early = Duration::from_millis(200);
+    assert!(sidecar.tokens.now().boot + early >= death, "not before");
 }
 
 #[tokio::test]
