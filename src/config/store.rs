@@ -4,10 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Etcd, Redis, Sharing, Store, Tls,
+    addresses::store_urls,
     section::Section,
+    tree::Value,
     values::{Outcome, choice, duration, file, shown, text},
 };
-use crate::config::{addresses::store_urls, tree::Value};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -23,15 +24,13 @@ enum Kind {
     Redis,
 }
 
-/// The keys of each kind; `kind` is of all.
-const KEYS: [(Kind, &str, &[&str]); 4] = [
-    (Kind::File, "file", &["path"]),
-    (Kind::Memory, "memory", &["path"]),
+/// The keys that only some kinds have, and those kinds.
+const KEYS: [(&[&str], &[Kind]); 4] = [
+    (&["path"], &[Kind::File, Kind::Memory]),
+    (&["endpoints"], &[Kind::Etcd]),
+    (&["url"], &[Kind::Redis]),
     (
-        Kind::Etcd,
-        "etcd",
         &[
-            "endpoints",
             "prefix",
             "user",
             "password_file",
@@ -41,43 +40,28 @@ const KEYS: [(Kind, &str, &[&str]); 4] = [
             "lease",
             "cache",
         ],
+        &[Kind::Etcd, Kind::Redis],
     ),
-    (
-        Kind::Redis,
-        "redis",
-        &[
-            "url",
-            "prefix",
-            "user",
-            "password_file",
-            "ca_file",
-            "cert_file",
-            "key_file",
-            "lease",
-            "cache",
-        ],
-    ),
+];
+
+const WORDS: [(&str, Kind); 4] = [
+    ("file", Kind::File),
+    ("memory", Kind::Memory),
+    ("etcd", Kind::Etcd),
+    ("redis", Kind::Redis),
 ];
 
 /// The table; `timeout` is that of a fetch.
 pub(super) fn store(table: &Section<'_>, timeout: Duration) -> Store {
     // `file` (the default): a file for each app in a folder. `memory`: nothing survives. `etcd`, `redis`:
     // several replicas share what is there.
-    let kinds = KEYS.map(|(kind, word, _)| (word, kind));
-    let kind = table.get("kind", choice(&kinds)).unwrap_or(Kind::File);
-    let own = KEYS.iter().find(|(of, ..)| *of == kind);
-    let own = own.map_or(&[][..], |(_, _, keys)| *keys);
-    for key in KEYS.iter().flat_map(|(_, _, keys)| *keys) {
-        if !own.contains(key) {
-            let kinds: Vec<String> = KEYS
-                .iter()
-                .filter(|(_, _, keys)| keys.contains(key))
-                .map(|(_, word, _)| format!("`{word}`"))
-                .collect();
-            table.refuse(
-                key,
-                &format!("belongs to a store of the kind {}", kinds.join(" or ")),
-            );
+    let kind = table.get("kind", choice(&WORDS)).unwrap_or(Kind::File);
+    for (keys, kinds) in KEYS.iter().filter(|(_, kinds)| !kinds.contains(&kind)) {
+        let words = WORDS.iter().filter(|(_, of)| kinds.contains(of));
+        let words: Vec<String> = words.map(|(word, _)| format!("`{word}`")).collect();
+        let text = format!("belongs to a store of the kind {}", words.join(" or "));
+        for key in *keys {
+            table.refuse(key, &text);
         }
     }
     match kind {

@@ -310,14 +310,10 @@ impl App {
     pub(super) fn replica_due(&self, now: Now) -> Option<Moment> {
         let replica = self.replica.as_ref()?;
         // Half of what is certain is over: say how long it is by now.
-        let certain =
-            self.slot
-                .certain_until()
-                .map(|until| match until - self.policy.overlap / 2 {
-                    early if early > now.boot => early,
-                    _ => until,
-                });
-        let certain = certain.filter(|at| *at > now.boot);
+        let end = self.slot.certain_until();
+        let half = end.map(|end| end - self.policy.overlap / 2);
+        let ahead = |at: &Moment| *at > now.boot;
+        let certain = half.filter(ahead).or(end.filter(ahead));
         if replica.holds {
             let claim = replica.shared.claim_until(&self.adapters.appid);
             return [claim, certain].into_iter().flatten().min();

@@ -263,11 +263,8 @@ impl Engine for Etcd {
                 TxnOp::put(about.as_str(), beside, None),
             ])
             .or_else([TxnOp::get(claim.as_str(), Some(before))]);
-        let done = self.txn("written", txn).await;
-        let Ok(done) = done else {
-            // It may count for a record that was written all the same.
-            return Err(done.expect_err("it is no success"));
-        };
+        // After a failure the lease goes on: it may count for a record that was written all the same.
+        let done = self.txn("written", txn).await?;
         let first = done.op_responses().into_iter().next();
         let found = match &first {
             Some(TxnOpResponse::Get(got)) => got.kvs().first(),
