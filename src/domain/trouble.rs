@@ -51,6 +51,18 @@ pub enum Refused {
     Request,
 }
 
+impl Trouble {
+    /// Whether another machine may have no such trouble: WeChat did not answer here, or it refuses this
+    /// machine's address.
+    pub fn may_be_local(&self) -> bool {
+        match self.remedy {
+            Remedy::BackOff => self.errcode.is_none(),
+            Remedy::IpList => true,
+            _ => false,
+        }
+    }
+}
+
 impl Remedy {
     /// Whether waiting alone does not help.
     pub fn needs_operator(self) -> bool {

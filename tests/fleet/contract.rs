@@ -159,6 +159,7 @@ fn apart(one: Duration, other: Duration) -> Duration {
 async fn keeps_the_contract(place: &Place) {
     what_one_saves_arrives_at_the_other(place).await;
     one_at_a_time_has_the_claim(place).await;
+    a_claim_that_is_given_up_is_free_at_once(place).await;
     a_claim_ends_with_its_replica(place).await;
     letters_are_delivered_and_answered(place).await;
 }
@@ -241,6 +242,30 @@ async fn one_at_a_time_has_the_claim(place: &Place) {
     other.shared.save(APP, &full(3, now)).await.unwrap();
     let kept = one.shared.load(APP).await.unwrap().unwrap();
     assert_eq!(kept.generation, Generation(3));
+    other.shared.leave().await.unwrap();
+}
+
+async fn a_claim_that_is_given_up_is_free_at_once(place: &Place) {
+    let (mut one, mut other) = (place.join(Clock::SYSTEM), place.join(Clock::SYSTEM));
+    one.claim().await;
+    let first = Holder::Other(one.shared.me().to_owned());
+    let taken = |seen: &Seen| seen.holder == first;
+    other.until("it is taken", taken).await;
+    other.shared.release(APP).await.unwrap();
+    assert_eq!(
+        other.shared.holder(APP).await.unwrap(),
+        first,
+        "not its own"
+    );
+    let now = Clock::SYSTEM.now();
+    one.shared.save(APP, &full(1, now)).await.unwrap();
+    one.shared.release(APP).await.unwrap();
+    let refused = one.shared.save(APP, &full(2, now)).await;
+    assert!(matches!(refused, Err(StoreError::Lost)), "{refused:?}");
+    assert_eq!(one.shared.claim_until(APP), None);
+    let began = tokio::time::Instant::now();
+    other.claim().await;
+    assert!(began.elapsed() < LEASE / 2, "{:?}", began.elapsed());
     other.shared.leave().await.unwrap();
 }
 

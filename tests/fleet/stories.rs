@@ -112,6 +112,35 @@ async fn a_replica_that_stops_gives_up_its_claims_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_cannot_reach_wechat_leaves_its_apps_to_one_that_can() {
+    let etcd = Etcd::start(1).await;
+    let apps = ["classic", "stable"];
+    let fleet = three(&etcd, 16, &apps).await;
+    for app in apps {
+        fleet.everybody_has(app, "is there").await;
+    }
+    for round in 0..2 {
+        let holder = fleet.holder(&etcd, "classic").await.unwrap();
+        let away = &fleet.replicas[holder];
+        away.to_wechat.cut();
+        for app in apps {
+            let before = fleet.wechat.counts(app).mints();
+            let renewed = || fleet.wechat.counts(app).mints() > before;
+            until("another replica refreshes", renewed).await;
+        }
+        let now = fleet.holder(&etcd, "classic").await;
+        assert_ne!(now, Some(holder), "in round {round}");
+        // What the others obtain arrives where WeChat cannot be reached.
+        for app in apps {
+            let mut client = away.client().await;
+            let lives = |token: &pb::Token| fleet.wechat.accepts(app, &token.access_token);
+            token_that(&mut client, app, "lives", lives).await;
+        }
+        away.mend();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_token_that_is_reported_at_all_replicas_at_once_is_replaced_once() {
     let etcd = Etcd::start(3).await;
     // Without looks that nobody asked for: what such a one saw is believed for a while.

@@ -23,6 +23,7 @@ impl Slot {
         }
         let was_dead = held.dead;
         let mut proof = self.looks.saw(sight, was_dead, &self.policy, now.boot);
+        self.looked_for_recovery(sight);
         if let Some(since) = self.doubted_since(now) {
             proof = self.looked_at_doubtful(sight, proof, since, now);
         } else if let Some(suspect) = self.suspect {

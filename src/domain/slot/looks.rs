@@ -38,7 +38,7 @@ pub(super) struct Looks {
     /// Refusals of the present proof.
     refused: u32,
     /// Looks without a reply, in a row.
-    unanswered: u32,
+    pub(super) unanswered: u32,
     /// No unasked look before.
     quiet_until: Option<Moment>,
 }

@@ -13,6 +13,7 @@
 //! | `Leaked` | an operator wants it dead | at once, and again after the gap |
 //! | `Healthy` | – | as planned |
 
+mod ability;
 mod looked;
 mod looks;
 mod nudge;
@@ -25,6 +26,7 @@ mod shown;
 
 use std::{sync::Arc, time::Duration};
 
+use ability::Ability;
 use looks::Looks;
 pub use reach::Reach;
 pub use reported::Verdict;
@@ -49,6 +51,7 @@ pub struct Slot {
     /// When the next token is due if nothing happens before.
     planned: Moment,
     failures: u32,
+    ability: Ability,
     /// When the last fetch failed.
     failed_at: Option<Moment>,
     /// When WeChat last repeated the token that is held.
@@ -152,6 +155,7 @@ impl Slot {
             next_ask: now.boot,
             planned: now.boot,
             failures: 0,
+            ability: Ability::default(),
             failed_at: None,
             repeated_at: None,
             ledger: Ledger::default(),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Drill, Fetch, Rotation, Slot, Suspect};
+use super::{Drill, Fetch, Rotation, Slot, Suspect, ability::Ability};
 use crate::domain::{
     Ask, Fetched, Mode, Moment, Now, Remedy, Secret, Token, Trouble, budget::FORCED_GAP,
     time::whole_millis,
@@ -19,6 +19,7 @@ impl Slot {
     pub fn fetched(&mut self, got: Fetched, sent: Now, now: Now) -> Option<Rotation> {
         let fetch = self.fetch.take()?;
         (self.failures, self.failed_at, self.trouble) = (0, None, None);
+        self.ability = Ability::default();
         (self.settled, self.doubted, self.blocked_until) = (true, false, None);
         if self
             .held
@@ -111,6 +112,7 @@ impl Slot {
             return;
         };
         self.failures = self.failures.saturating_add(1);
+        self.ability.failed(&trouble);
         self.failed_at = Some(now.boot);
         self.doubted = false;
         self.settled = true;

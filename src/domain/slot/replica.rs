@@ -81,6 +81,12 @@ impl Slot {
     /// The claim is ours from now on; `record` is what the store knew when it was taken. Whether the token
     /// has a new number now that readers may see only once it is saved.
     pub fn took_over(&mut self, record: Option<Record>, now: Now) -> bool {
+        let renumbered = self.took_up(record, now);
+        self.begins_to_refresh(now);
+        renumbered
+    }
+
+    fn took_up(&mut self, record: Option<Record>, now: Now) -> bool {
         self.reach = Reach::Everything;
         let Some(record) = record else {
             self.go_on(now);

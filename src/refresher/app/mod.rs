@@ -58,6 +58,7 @@ pub(super) enum Event {
     Saved(Option<Protocol>, Result<(), StoreError>),
     SecretChanged,
     Claimed(Result<(), StoreError>),
+    Released(Result<(), StoreError>),
     Judged(String, Letter, Reply),
 }
 
@@ -237,6 +238,7 @@ impl App {
                 self.slot.nudged(now);
             }
             Event::Claimed(tried) => self.on_claimed(&tried, now),
+            Event::Released(released) => self.on_released(&released),
             Event::Judged(id, letter, reply) => self.on_judged(id, letter, reply),
         }
         self.show(now, publisher);

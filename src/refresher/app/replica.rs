@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{App, Event, relay::Asked};
 use crate::{
@@ -24,6 +24,12 @@ use crate::{
 
 /// A store that was not heard of for so long counts as unreachable, however short the overlap is.
 const LEAST_SILENCE: Duration = Duration::from_secs(3);
+
+/// Who gave a claim up takes it again only if no other replica has done so for this long.
+const HESITATION: Duration = Duration::from_secs(2);
+
+/// A replica gives the claim of an app up once in so many overlaps.
+const OVERLAPS: u32 = 3;
 
 /// What one of several replicas keeps beside its slot.
 #[derive(Debug)]
@@ -41,6 +47,10 @@ pub(super) struct Replica {
     /// When to try to take the claim, if it is free.
     claim_at: Option<Moment>,
     claiming: bool,
+    /// The claim is being given up.
+    releasing: bool,
+    /// When it was given up last because another replica had better try.
+    gave_up_at: Option<Moment>,
     /// What the slot knew before the fetch that is under way.
     pub(super) before: Option<Record>,
     /// The token has a new number, which readers may see only once it is saved.
@@ -68,6 +78,8 @@ impl Replica {
             last: None,
             claim_at: None,
             claiming: false,
+            releasing: false,
+            gave_up_at: None,
             before: None,
             renumbering: false,
             said: (None, false),
@@ -85,6 +97,11 @@ impl Replica {
     fn silent_at(&self, overlap: Duration) -> Option<Moment> {
         let silence = (overlap / 2).min(self.shared.lease()).max(LEAST_SILENCE);
         Some(self.shared.contact()? + silence)
+    }
+
+    fn gave_up_lately(&self, overlap: Duration, now: Now) -> bool {
+        let again = self.gave_up_at.map(|at| at + overlap * OVERLAPS);
+        again.is_some_and(|again| again > now.boot)
     }
 
     fn cut_off(&self, overlap: Duration, now: Now) -> bool {
@@ -138,7 +155,12 @@ impl App {
         match seen.holder {
             Holder::Nobody => {
                 replica.named = seen.own;
-                replica.claim_at = Some(now.boot);
+                let hesitation = if replica.gave_up_lately(self.policy.overlap, now) {
+                    HESITATION
+                } else {
+                    Duration::ZERO
+                };
+                replica.claim_at = Some(now.boot + hesitation);
             }
             Holder::Us => replica.claim_at = None,
             Holder::Other(_) => (replica.named, replica.claim_at) = (false, None),
@@ -196,7 +218,7 @@ impl App {
         let ours = replica.last().is_some_and(|seen| seen.holder == Holder::Us);
         let lasts = replica.shared.claim_until(&self.adapters.appid);
         let lasts = lasts.is_some_and(|until| until > now.boot);
-        if replica.holds || !ours || !lasts || busy {
+        if replica.holds || replica.releasing || !ours || !lasts || busy {
             return;
         }
         (replica.holds, replica.named, replica.follows) = (true, true, false);
@@ -234,7 +256,8 @@ impl App {
             .max(until.filter(|_| replica.named));
         let contact = contact.unwrap_or_default();
         if replica.holds {
-            return self.slot.reaches(Reach::Everything, contact, now);
+            self.slot.reaches(Reach::Everything, contact, now);
+            return self.let_another_try(now, events);
         }
         let cut_off = replica.cut_off(overlap, now);
         let reach = match (cut_off, mode) {
@@ -267,6 +290,34 @@ impl App {
         self.slot.reaches(reach, contact, now);
         self.trust_the_store_again(now);
         self.give_up_waiting(now);
+    }
+
+    /// Gives the claim up if this replica cannot refresh, so that another one can show whether it can.
+    fn let_another_try(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
+        let idle = !self.has_business() && self.saving.retry_at.is_none();
+        let needed = idle && self.slot.needs_another(now);
+        let Some(replica) = self.replica.as_mut().filter(|_| needed) else {
+            return;
+        };
+        if replica.gave_up_lately(self.policy.overlap, now) {
+            return;
+        }
+        info!(app = %self.name, "this replica cannot refresh the app; another one may try");
+        replica.gave_up_at = Some(now.boot);
+        replica.releasing = true;
+        let (name, appid) = (self.name.clone(), Arc::clone(&self.adapters.appid));
+        let shared = Arc::clone(&replica.shared);
+        events.spawn(async move { (name, Event::Released(shared.release(&appid).await)) });
+        self.step_down(now);
+    }
+
+    pub(super) fn on_released(&mut self, released: &Result<(), StoreError>) {
+        if let Err(error) = released {
+            debug!(app = %self.name, %error, "the claim is still this replica's, perhaps");
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.releasing = false;
+        }
     }
 
     /// Tells readers anew for how long the token is certain, when that has become much longer, and when

@@ -247,6 +247,14 @@ impl Engine for Etcd {
         self.txn("claimed", txn).await.map(drop)
     }
 
+    async fn release(&self, appid: &str) -> Result<(), StoreError> {
+        let key = self.key(appid, "claim");
+        let txn = Txn::new()
+            .when([Compare::value(key.as_str(), CompareOp::Equal, &*self.me)])
+            .and_then([TxnOp::delete(key.as_str(), None)]);
+        self.txn("given up", txn).await.map(drop)
+    }
+
     async fn post(&self, appid: &str, entry: &Entry<'_>) -> Result<Posted, StoreError> {
         let counted = self.begin_to_count().await?;
         let [claim, record, about] = ["claim", "record", "about"].map(|fact| self.key(appid, fact));

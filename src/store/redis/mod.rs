@@ -225,6 +225,16 @@ impl Engine for Redis {
         taken.map(drop)
     }
 
+    async fn release(&self, appid: &str) -> Result<(), StoreError> {
+        let claim = self.claims().remove(appid);
+        let Some(claim) = claim else { return Ok(()) };
+        let arguments = [claim.as_bytes()];
+        let gone: Result<i64, _> = self
+            .run("given up", scripts::RELEASE, appid, &arguments)
+            .await;
+        gone.map(drop)
+    }
+
     async fn post(&self, appid: &str, entry: &Entry<'_>) -> Result<Posted, StoreError> {
         let (claim, version) = (self.written(entry.fence), entry.version.to_string());
         let arguments = [
@@ -264,12 +274,9 @@ impl Engine for Redis {
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
-        let claims = std::mem::take(&mut *self.claims());
-        for (appid, claim) in claims {
-            let arguments = [claim.as_bytes()];
-            let _: i64 = self
-                .run("reached", scripts::LEAVE, &appid, &arguments)
-                .await?;
+        let claimed: Vec<String> = self.claims().keys().cloned().collect();
+        for appid in claimed {
+            self.release(&appid).await?;
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ return 1
 ";
 
 /// `claim`. Gives the claim up.
-pub(super) const LEAVE: &str = "
+pub(super) const RELEASE: &str = "
 if redis.call('GET', claim) ~= ARGV[3] then return 0 end
 redis.call('DEL', claim)
 changed()

@@ -27,6 +27,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Takes the claim of `appid` if nobody has it.
     async fn claim(&self, appid: &str) -> Result<(), StoreError>;
 
+    /// Gives up the claim of `appid` if this replica has it.
+    async fn release(&self, appid: &str) -> Result<(), StoreError>;
+
     /// Replaces the record of `appid` if the claim is still the one of `fence` and the record still the
     /// one of `version`; says what stood in the way if not.
     async fn post(&self, appid: &str, entry: &Entry<'_>) -> Result<Posted, StoreError>;

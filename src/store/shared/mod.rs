@@ -27,6 +27,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tracing::info;
 
 pub use self::{
     engine::{Board, Claim, Engine, Entry, Kept, Lease, Posted},
@@ -34,7 +35,6 @@ pub use self::{
     sharing::Sharing,
 };
 use super::{Store, StoreError};
-use tracing::info;
 
 use crate::domain::{Moment, Record};
 
@@ -174,6 +174,21 @@ impl Shared {
         let _ = timeout(RENEWAL, lease).await;
         inner.engine.claim(appid).await?;
         inner.look(appid).await
+    }
+
+    /// Gives up the claim of `appid`, so that another replica can take it at once. Nothing may be under
+    /// way that depends on it.
+    pub async fn release(&self, appid: &str) -> Result<(), StoreError> {
+        let forget = || {
+            let mut state = self.inner.state();
+            // What came of it is found by the next comparison.
+            let known = state.board(appid);
+            (known.claim, known.version) = (None, None);
+        };
+        forget();
+        let released = self.inner.engine.release(appid).await;
+        forget();
+        released
     }
 
     /// Who refreshes `appid`, by the store itself.

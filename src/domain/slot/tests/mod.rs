@@ -1,5 +1,6 @@
 //! The life of a token, told in short stories.
 
+mod ability;
 mod dead;
 mod leaks;
 mod open_outcomes;
