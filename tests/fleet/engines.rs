@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::process::PATIENCE;
+use crate::{peers::Network, process::PATIENCE};
 
 /// A process of an engine; it is killed when this is dropped.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub(crate) struct Etcd {
     pub(crate) members: Vec<Engine>,
     /// Of the members' clients, `host:port`.
     pub(crate) addresses: Vec<String>,
+    /// Between the members.
+    pub(crate) network: Network,
     _folder: TempDir,
 }
 
@@ -116,14 +118,24 @@ impl Etcd {
     fn spawn(count: usize, scheme: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
-        let all: Vec<String> = ports
+        let homes: Vec<_> = (0..count)
+            .map(|n| folder.path().join(format!("m{n}")))
+            .collect();
+        let network = Network::between(homes.clone());
+        let ways: Vec<String> = ports
             .iter()
             .enumerate()
-            .map(|(n, (_, peers))| format!("m{n}=http://127.0.0.1:{peers}"))
+            .map(|(n, (_, peers))| network.way_to(n, format!("127.0.0.1:{peers}")))
+            .map(|way| format!("http://{way}"))
+            .collect();
+        let all: Vec<String> = ways
+            .iter()
+            .enumerate()
+            .map(|(n, way)| format!("m{n}={way}"))
             .collect();
         let member = |(n, (clients, peers)): (usize, &(u16, u16))| {
-            let home = folder.path().join(format!("m{n}"));
-            std::fs::create_dir(&home).unwrap();
+            let home = &homes[n];
+            std::fs::create_dir(home).unwrap();
             let (clients, peers) = (
                 format!("{scheme}://localhost:{clients}"),
                 format!("http://127.0.0.1:{peers}"),
@@ -143,7 +155,7 @@ impl Etcd {
                 "--listen-peer-urls",
                 &peers,
                 "--initial-advertise-peer-urls",
-                &peers,
+                &ways[n],
                 "--initial-cluster",
                 &all.join(","),
                 "--heartbeat-interval",
@@ -155,7 +167,7 @@ impl Etcd {
             ];
             let mut command = command.map(str::to_owned).to_vec();
             command.extend(more.iter().map(|&word| word.to_owned()));
-            Engine::start(command, &home)
+            Engine::start(command, home)
         };
         let members = ports.iter().enumerate().map(member).collect();
         let addresses = ports
@@ -165,6 +177,7 @@ impl Etcd {
         Self {
             members,
             addresses,
+            network,
             _folder: folder,
         }
     }

@@ -43,15 +43,17 @@ enum Fault {
     CutAllFromStore,
     KillMember(usize),
     StopMember(usize),
+    CutMember(usize),
     StopLeader,
     KillLeader,
+    CutLeader,
     WeChatDown,
 }
 
 impl Fault {
     fn any() -> Self {
         let n = fastrand::usize(..3);
-        match fastrand::u8(..11) {
+        match fastrand::u8(..13) {
             0 => Self::Kill(n),
             1 => Self::Stop(n),
             2 => Self::Drain(n),
@@ -62,6 +64,8 @@ impl Fault {
             7 => Self::StopMember(n),
             8 => Self::StopLeader,
             9 => Self::KillLeader,
+            10 => Self::CutMember(n),
+            11 => Self::CutLeader,
             _ => Self::WeChatDown,
         }
     }
@@ -110,7 +114,7 @@ async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, store: &mut St
         }
         Fault::CutFromWeChat(n) => {
             fleet.replicas[n].to_wechat.cut();
-            sleep(pause / 4).await;
+            sleep(pause).await;
             fleet.replicas[n].mend();
         }
         Fault::WeChatDown => {
@@ -118,6 +122,11 @@ async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, store: &mut St
             all().for_each(crate::links::Link::cut);
             sleep(pause / 4).await;
             all().for_each(crate::links::Link::mend);
+        }
+        Fault::CutMember(n) => cut_member(store, n, pause).await,
+        Fault::CutLeader => {
+            let leader = store.leader().await;
+            cut_member(store, leader, pause).await;
         }
         Fault::KillMember(n) => kill_member(store, n, pause).await,
         Fault::StopMember(n) => stop_member(store, n, pause).await,
@@ -160,6 +169,14 @@ async fn kill_member(store: &mut Store, n: usize, pause: Duration) {
     store.member(n).kill();
     sleep(pause / 2).await;
     store.member(n).restart();
+}
+
+/// Replicas still reach it. With one server alone there is nothing to cut.
+async fn cut_member(store: &mut Store, n: usize, pause: Duration) {
+    let Store::Etcd(etcd) = store else { return };
+    etcd.network.cut_off(n);
+    sleep(pause).await;
+    etcd.network.mend(n);
 }
 
 async fn stop_member(store: &mut Store, n: usize, pause: Duration) {

@@ -27,7 +27,8 @@ impl Link {
         let open = whole.subscribe();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, target.clone(), open.clone()));
+                let whole = |whole: &bool| *whole;
+                tokio::spawn(carry(near, target.clone(), open.clone(), whole));
             }
         });
         Self { at, whole }
@@ -51,8 +52,15 @@ impl Link {
     }
 }
 
-async fn carry(near: TcpStream, target: String, mut open: watch::Receiver<bool>) {
-    if open.wait_for(|open| *open).await.is_err() {
+/// Carries what comes from `near` to `target`, and back, while the state of the network is one in which
+/// the way is `open`.
+pub(crate) async fn carry<S: Clone>(
+    near: TcpStream,
+    target: String,
+    mut state: watch::Receiver<S>,
+    open: impl Fn(&S) -> bool,
+) {
+    if state.wait_for(&open).await.is_err() {
         return;
     }
     // Who is not there refuses, and so does the link.
@@ -63,15 +71,20 @@ async fn carry(near: TcpStream, target: String, mut open: watch::Receiver<bool>)
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
     tokio::join!(
-        copy(near_in, far_out, open.clone()),
-        copy(far_in, near_out, open)
+        copy(near_in, far_out, state.clone(), &open),
+        copy(far_in, near_out, state, &open)
     );
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
+async fn copy<S>(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<S>,
+    open: impl Fn(&S) -> bool,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let gone = open.wait_for(|open| *open).await.is_err();
+        let gone = state.wait_for(&open).await.is_err();
         if gone || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }

@@ -22,5 +22,6 @@ mod contract;
 mod engines;
 mod faults;
 mod links;
+mod peers;
 mod replicas;
 mod stories;

@@ -10,7 +10,7 @@ use wxtokend::{
 
 use crate::{
     engines::{Etcd, Redis},
-    process::{Process, Server, stale, token, token_that, until, watch_request},
+    process::{PATIENCE, Process, Server, stale, token, token_that, until, watch_request},
     replicas::{Fleet, LEASE, Replica},
 };
 
@@ -138,6 +138,37 @@ async fn a_replica_that_cannot_reach_wechat_leaves_its_apps_to_one_that_can() {
         }
         away.mend();
     }
+}
+
+/// Replicas still reach it, and it does not know at once that it leads nobody any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_of_etcd_that_is_cut_off_from_the_other_members_costs_nothing() {
+    let etcd = Etcd::start(3).await;
+    let fleet = three(&etcd, 12, &["classic"]).await;
+    let before = fleet.everybody_has("classic", "is there").await;
+    let holder = fleet.holder(&etcd, "classic").await;
+    let leader = etcd.leader().await.unwrap();
+    etcd.network.cut_off(leader);
+    let another = async || etcd.leader().await.is_some_and(|now| now != leader);
+    let began = Instant::now();
+    while !another().await {
+        assert!(began.elapsed() < LEASE, "no other member leads");
+    }
+    for (replica, before) in fleet.replicas.iter().zip(before) {
+        let newer = |token: &pb::Token| token.generation > before.generation;
+        let mut client = replica.client().await;
+        token_that(&mut client, "classic", "is newer", newer).await;
+    }
+    assert_eq!(fleet.wechat.counts("classic").mints(), 2, "as planned");
+    etcd.network.mend(leader);
+    let now = loop {
+        // The one that was cut off has to find the others first.
+        if let Some(now) = fleet.holder(&etcd, "classic").await {
+            break now;
+        }
+        assert!(began.elapsed() < PATIENCE, "nobody refreshes");
+    };
+    assert_eq!(Some(now), holder, "the claim stayed where it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]
