@@ -122,17 +122,10 @@ impl Etcd {
             .map(|n| folder.path().join(format!("m{n}")))
             .collect();
         let network = Network::between(homes.clone());
-        let ways: Vec<String> = ports
-            .iter()
-            .enumerate()
-            .map(|(n, (_, peers))| network.way_to(n, format!("127.0.0.1:{peers}")))
-            .map(|way| format!("http://{way}"))
-            .collect();
-        let all: Vec<String> = ways
-            .iter()
-            .enumerate()
-            .map(|(n, way)| format!("m{n}={way}"))
-            .collect();
+        let way = |(n, &(_, peers)): (usize, &(u16, u16))| network.way_to(n, peers);
+        let ways: Vec<String> = ports.iter().enumerate().map(way).collect();
+        let named = |(n, way)| format!("m{n}={way}");
+        let all: Vec<String> = ways.iter().enumerate().map(named).collect();
         let member = |(n, (clients, peers)): (usize, &(u16, u16))| {
             let home = &homes[n];
             std::fs::create_dir(home).unwrap();

@@ -30,13 +30,13 @@ impl Network {
         Self { folders, cut }
     }
 
-    /// A way to `member`, who listens at `target`; where it begins.
-    pub(crate) fn way_to(&self, member: usize, target: String) -> SocketAddr {
+    /// A way to `member`, who listens at this port; where it begins.
+    pub(crate) fn way_to(&self, member: usize, port: u16) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let at = listener.local_addr().unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let (this, target) = (self.clone(), target);
+        let (this, target) = (self.clone(), format!("127.0.0.1:{port}"));
         tokio::spawn(async move {
             while let Ok((near, from)) = listener.accept().await {
                 let ends = [Some(member), this.member_at(from)];
@@ -44,16 +44,16 @@ impl Network {
                 tokio::spawn(carry(near, target.clone(), this.cut.subscribe(), open));
             }
         });
-        at
+        format!("http://{at}")
     }
 
     /// Nothing gets from or to it any more, and nobody is told.
     pub(crate) fn cut_off(&self, member: usize) {
-        self.cut.send_modify(|cut| drop(cut.insert(member)));
+        self.cut.send_if_modified(|cut| cut.insert(member));
     }
 
     pub(crate) fn mend(&self, member: usize) {
-        self.cut.send_modify(|cut| drop(cut.remove(&member)));
+        self.cut.send_if_modified(|cut| cut.remove(&member));
     }
 
     fn member_at(&self, end: SocketAddr) -> Option<usize> {
