@@ -1,5 +1,6 @@
 //! One app in the refresher's care: its slot, its adapters, who waits for it, and what is to be saved.
 
+mod claim;
 mod looking;
 mod relay;
 mod replica;

@@ -10,26 +10,17 @@ use std::{
 };
 
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{App, Event, relay::Asked};
 use crate::{
     domain::{AppName, Mode, Moment, Now, Record, Remedy, Slot, Trouble, slot::Reach},
-    store::{
-        StoreError,
-        shared::{Holder, Request, Seen, Shared},
-    },
+    store::shared::{Holder, Request, Seen, Shared},
     tokens::Publisher,
 };
 
 /// A store that was not heard of for so long counts as unreachable, however short the overlap is.
 const LEAST_SILENCE: Duration = Duration::from_secs(3);
-
-/// Who gave a claim up takes it again only if no other replica has done so for this long.
-const HESITATION: Duration = Duration::from_secs(2);
-
-/// A replica gives the claim of an app up once in so many overlaps.
-const OVERLAPS: u32 = 3;
 
 /// What one of several replicas keeps beside its slot.
 #[derive(Debug)]
@@ -45,12 +36,12 @@ pub(super) struct Replica {
     /// What the store told last.
     last: Option<Seen>,
     /// When to try to take the claim, if it is free.
-    claim_at: Option<Moment>,
-    claiming: bool,
+    pub(super) claim_at: Option<Moment>,
+    pub(super) claiming: bool,
     /// The claim is being given up.
-    releasing: bool,
+    pub(super) releasing: bool,
     /// When it was given up last because another replica had better try.
-    gave_up_at: Option<Moment>,
+    pub(super) gave_up_at: Option<Moment>,
     /// What the slot knew before the fetch that is under way.
     pub(super) before: Option<Record>,
     /// The token has a new number, which readers may see only once it is saved.
@@ -97,11 +88,6 @@ impl Replica {
     fn silent_at(&self, overlap: Duration) -> Option<Moment> {
         let silence = (overlap / 2).min(self.shared.lease()).max(LEAST_SILENCE);
         Some(self.shared.contact()? + silence)
-    }
-
-    fn gave_up_lately(&self, overlap: Duration, now: Now) -> bool {
-        let again = self.gave_up_at.map(|at| at + overlap * OVERLAPS);
-        again.is_some_and(|again| again > now.boot)
     }
 
     fn cut_off(&self, overlap: Duration, now: Now) -> bool {
@@ -155,11 +141,7 @@ impl App {
         match seen.holder {
             Holder::Nobody => {
                 replica.named = seen.own;
-                let hesitation = if replica.gave_up_lately(self.policy.overlap, now) {
-                    HESITATION
-                } else {
-                    Duration::ZERO
-                };
+                let hesitation = replica.hesitation(self.policy.overlap, now);
                 replica.claim_at = Some(now.boot + hesitation);
             }
             Holder::Us => replica.claim_at = None,
@@ -191,7 +173,7 @@ impl App {
     }
 
     /// From now on another replica refreshes, or nobody.
-    fn step_down(&mut self, now: Now) {
+    pub(super) fn step_down(&mut self, now: Now) {
         let Some(replica) = &mut self.replica else {
             return;
         };
@@ -292,34 +274,6 @@ impl App {
         self.give_up_waiting(now);
     }
 
-    /// Gives the claim up if this replica cannot refresh, so that another one can show whether it can.
-    fn let_another_try(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
-        let idle = !self.has_business() && self.saving.retry_at.is_none();
-        let needed = idle && self.slot.needs_another(now);
-        let Some(replica) = self.replica.as_mut().filter(|_| needed) else {
-            return;
-        };
-        if replica.gave_up_lately(self.policy.overlap, now) {
-            return;
-        }
-        info!(app = %self.name, "this replica cannot refresh the app; another one may try");
-        replica.gave_up_at = Some(now.boot);
-        replica.releasing = true;
-        let (name, appid) = (self.name.clone(), Arc::clone(&self.adapters.appid));
-        let shared = Arc::clone(&replica.shared);
-        events.spawn(async move { (name, Event::Released(shared.release(&appid).await)) });
-        self.step_down(now);
-    }
-
-    pub(super) fn on_released(&mut self, released: &Result<(), StoreError>) {
-        if let Err(error) = released {
-            debug!(app = %self.name, %error, "the claim is still this replica's, perhaps");
-        }
-        if let Some(replica) = &mut self.replica {
-            replica.releasing = false;
-        }
-    }
-
     /// Tells readers anew for how long the token is certain, when that has become much longer, and when
     /// it is certain no more.
     pub(in crate::refresher) fn say_how_certain(&mut self, now: Now, publisher: &Publisher) {
@@ -345,16 +299,6 @@ impl App {
         if self.slot.dead() && record.is_some_and(|record| !record.dead) {
             self.follow(now);
         }
-    }
-
-    pub(super) fn on_claimed(&mut self, tried: &Result<(), StoreError>, now: Now) {
-        let Some(replica) = &mut self.replica else {
-            return;
-        };
-        replica.claiming = false;
-        // If it worked, or somebody else was first, the store tells.
-        let again = tried.is_err().then(|| now.boot + self.policy.floor);
-        replica.claim_at = again.or(replica.claim_at.map(|at| at + self.policy.floor));
     }
 
     /// When something is due at this replica beside what the slot wants.

@@ -1,0 +1,74 @@
+//! Giving a claim up, and taking it again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use super::{App, Event, replica::Replica};
+use crate::{
+    domain::{AppName, Now},
+    store::StoreError,
+};
+
+/// Who gave a claim up takes it again only if no other replica has done so for this long.
+const HESITATION: Duration = Duration::from_secs(2);
+
+/// A replica gives the claim of an app up once in so many overlaps.
+const OVERLAPS: u32 = 3;
+
+impl Replica {
+    /// How long a claim that is free is left to others.
+    pub(super) fn hesitation(&self, overlap: Duration, now: Now) -> Duration {
+        if self.gave_up_lately(overlap, now) {
+            HESITATION
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn gave_up_lately(&self, overlap: Duration, now: Now) -> bool {
+        let again = self.gave_up_at.map(|at| at + overlap * OVERLAPS);
+        again.is_some_and(|again| again > now.boot)
+    }
+}
+
+impl App {
+    /// Gives the claim up if this replica cannot refresh, so that another one can show whether it can.
+    pub(super) fn let_another_try(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
+        let idle = !self.has_business() && self.saving.retry_at.is_none();
+        let needed = idle && self.slot.needs_another(now);
+        let Some(replica) = self.replica.as_mut().filter(|_| needed) else {
+            return;
+        };
+        if replica.gave_up_lately(self.policy.overlap, now) {
+            return;
+        }
+        info!(app = %self.name, "this replica cannot refresh the app; another one may try");
+        replica.gave_up_at = Some(now.boot);
+        replica.releasing = true;
+        let (name, appid) = (self.name.clone(), Arc::clone(&self.adapters.appid));
+        let shared = Arc::clone(&replica.shared);
+        events.spawn(async move { (name, Event::Released(shared.release(&appid).await)) });
+        self.step_down(now);
+    }
+
+    pub(super) fn on_released(&mut self, released: &Result<(), StoreError>) {
+        if let Err(error) = released {
+            debug!(app = %self.name, %error, "the claim is still this replica's, perhaps");
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.releasing = false;
+        }
+    }
+
+    pub(super) fn on_claimed(&mut self, tried: &Result<(), StoreError>, now: Now) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        replica.claiming = false;
+        // If it worked, or somebody else was first, the store tells.
+        let again = tried.is_err().then(|| now.boot + self.policy.floor);
+        replica.claim_at = again.or(replica.claim_at.map(|at| at + self.policy.floor));
+    }
+}
