@@ -6,7 +6,7 @@ use super::{
     Looked, Reach, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
 };
-use crate::domain::{Generation, Moment, Now, Remedy, Sight};
+use crate::domain::{Generation, Now, Remedy, Sight};
 
 impl Slot {
     /// A look at the token of `generation` came back.
@@ -24,8 +24,8 @@ impl Slot {
         let was_dead = held.dead;
         let mut proof = self.looks.saw(sight, was_dead, &self.policy, now.boot);
         self.looked_for_recovery(sight);
-        if let Some(since) = self.doubted_since(now) {
-            proof = self.looked_at_doubtful(sight, proof, since, now);
+        if self.is_doubted(now) {
+            proof = self.looked_at_doubtful(sight, proof, now);
         } else if let Some(suspect) = self.suspect {
             proof = self.looked_at_suspect(suspect, sight, proof, now, roll);
         }
@@ -62,17 +62,15 @@ impl Slot {
         }
     }
 
-    /// Since when another replica may have ended the token, if this one cannot know.
-    fn doubted_since(&self, now: Now) -> Option<Moment> {
+    /// Whether another replica may have ended the token, and this one cannot know.
+    fn is_doubted(&self, now: Now) -> bool {
         let others = matches!(self.reach, Reach::Following | Reach::CutOff { .. });
-        self.doubtful_since()
-            .filter(|_| others && self.looks_are_ours(now))
+        others && self.doubtful_since().is_some() && self.looks_are_ours(now)
     }
 
     /// While another replica may have ended the token, one refusal is enough: nothing is done about it
     /// but not to hand it out.
-    fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, since: Moment, now: Now) -> Proof {
-        let _ = since;
+    fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, now: Now) -> Proof {
         if sight != Sight::Refused {
             return proof;
         }

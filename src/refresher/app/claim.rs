@@ -18,13 +18,14 @@ const HESITATION: Duration = Duration::from_secs(2);
 const OVERLAPS: u32 = 3;
 
 impl Replica {
-    /// How long a claim that is free is left to others.
-    pub(super) fn hesitation(&self, overlap: Duration, now: Now) -> Duration {
-        if self.gave_up_lately(overlap, now) {
-            HESITATION
+    /// The claim is free. Other news about the board must not put off what was planned already.
+    pub(super) fn plan_to_claim(&mut self, overlap: Duration, now: Now) {
+        let at = if self.gave_up_lately(overlap, now) {
+            now.boot + HESITATION
         } else {
-            Duration::ZERO
-        }
+            now.boot
+        };
+        self.claim_at = Some(self.claim_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn gave_up_lately(&self, overlap: Duration, now: Now) -> bool {
@@ -62,13 +63,12 @@ impl App {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, tried: &Result<(), StoreError>, now: Now) {
+    pub(super) fn on_claimed(&mut self, now: Now) {
         let Some(replica) = &mut self.replica else {
             return;
         };
         replica.claiming = false;
-        // If it worked, or somebody else was first, the store tells.
-        let again = tried.is_err().then(|| now.boot + self.policy.floor);
-        replica.claim_at = again.or(replica.claim_at.map(|at| at + self.policy.floor));
+        // If it worked, or somebody else was first, the store tells, or has told.
+        replica.claim_at = replica.claim_at.map(|_| now.boot + self.policy.floor);
     }
 }

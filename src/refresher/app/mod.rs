@@ -58,7 +58,7 @@ pub(super) enum Event {
     Looked(Generation, Sight),
     Saved(Option<Protocol>, Result<(), StoreError>),
     SecretChanged,
-    Claimed(Result<(), StoreError>),
+    Claimed,
     Released(Result<(), StoreError>),
     Judged(String, Letter, Reply),
 }
@@ -238,7 +238,7 @@ impl App {
                 self.secret_poll = None;
                 self.slot.nudged(now);
             }
-            Event::Claimed(tried) => self.on_claimed(&tried, now),
+            Event::Claimed => self.on_claimed(now),
             Event::Released(released) => self.on_released(&released),
             Event::Judged(id, letter, reply) => self.on_judged(id, letter, reply),
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{App, Event, relay::Asked};
 use crate::{
@@ -141,8 +141,7 @@ impl App {
         match seen.holder {
             Holder::Nobody => {
                 replica.named = seen.own;
-                let hesitation = replica.hesitation(self.policy.overlap, now);
-                replica.claim_at = Some(now.boot + hesitation);
+                replica.plan_to_claim(self.policy.overlap, now);
             }
             Holder::Us => replica.claim_at = None,
             Holder::Other(_) => (replica.named, replica.claim_at) = (false, None),
@@ -267,7 +266,12 @@ impl App {
             replica.claiming = true;
             let (name, appid) = (self.name.clone(), Arc::clone(&self.adapters.appid));
             let shared = Arc::clone(&replica.shared);
-            events.spawn(async move { (name, Event::Claimed(shared.claim(&appid).await)) });
+            events.spawn(async move {
+                if let Err(error) = shared.claim(&appid).await {
+                    debug!(app = %name, %error, "the claim cannot be taken yet");
+                }
+                (name, Event::Claimed)
+            });
         }
         self.slot.reaches(reach, contact, now);
         self.trust_the_store_again(now);
