@@ -8,7 +8,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    super::{Store as _, StoreError, snapshot},
+    super::{StoreError, snapshot},
     Claim, Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
     letters::About,
     text,

@@ -1,10 +1,10 @@
 //! How one replica shares.
 
-use std::{error::Error, fs, time::Duration};
+use std::{error::Error, fs, sync::Arc, time::Duration};
 
 use tracing::warn;
 
-use super::super::file::Files;
+use super::super::{Store, file::Files};
 use crate::{clock::Clock, config};
 
 /// How replicas share.
@@ -17,7 +17,7 @@ pub struct Sharing {
     /// How long a claim outlives the last sign of its replica.
     pub lease: Duration,
     /// Where to keep a local copy for a start without the store.
-    pub(super) cache: Option<Files>,
+    pub cache: Option<Arc<dyn Store>>,
     /// Tells one start of this machine from another; empty if it cannot be known.
     pub boot_id: String,
     /// The time.
@@ -35,11 +35,12 @@ impl Sharing {
                 "there is no local copy for a start while the store is down"
             );
         }
+        let cache = cache.and_then(Result::ok);
         Self {
             me: name(),
             apps,
             lease: config.lease,
-            cache: cache.and_then(Result::ok),
+            cache: cache.map(|files| Arc::new(files) as Arc<dyn Store>),
             boot_id: boot_id(clock),
             clock,
         }
