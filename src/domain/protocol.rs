@@ -8,7 +8,8 @@
 //! - A stable token in normal mode retires nothing and is not noted. Its result is saved before it is
 //!   published, so that no generation is seen that a restart does not know.
 //! - A store that fails twice does not stop a fetch: a living token without a record is better than a
-//!   record without a living token.
+//!   record without a living token. But where other replicas hand out the token, it is not retired before
+//!   they can read that it is: whoever reaches the store will refresh it, in time.
 //!
 //! `refresher/obtain.rs` and the loop carry the steps out; nothing is decided there.
 
@@ -23,6 +24,8 @@ pub struct Errand {
     pub before: Box<Record>,
     /// The record to write first: it says that WeChat is being asked.
     pub note: Option<Record>,
+    /// Whether other replicas hand out the token that this retires, and must be able to read the note.
+    pub shared: bool,
 }
 
 impl Errand {
@@ -36,6 +39,7 @@ impl Errand {
             ask,
             before: Box::new(record),
             note,
+            shared: false,
         }
     }
 
@@ -43,6 +47,7 @@ impl Errand {
     pub fn protocol(&self) -> Protocol {
         Protocol {
             noted: self.note.is_some(),
+            shared: self.shared,
             failures: 0,
         }
     }
@@ -93,6 +98,7 @@ pub enum Heard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Protocol {
     noted: bool,
+    shared: bool,
     failures: u8,
 }
 
@@ -110,6 +116,7 @@ impl Protocol {
                 self.failures += 1;
                 Step::Note
             }
+            Heard::NoteFailed if self.shared => Step::Done,
             Heard::Begun | Heard::Noted | Heard::NoteFailed => Step::Ask,
             Heard::Rotated if self.noted => Step::Publish,
             Heard::Rotated | Heard::Learned => Step::Save,
@@ -127,8 +134,11 @@ mod tests {
     use super::*;
 
     fn steps(noted: bool, heard: &[Heard]) -> Vec<Step> {
-        let failures = 0;
-        let mut protocol = Protocol { noted, failures };
+        let mut protocol = Protocol {
+            noted,
+            shared: false,
+            failures: 0,
+        };
         heard.iter().map(|h| protocol.next(*h)).collect()
     }
 
@@ -155,6 +165,18 @@ mod tests {
         use Heard::*;
         let path = steps(true, &[Begun, NoteFailed, NoteFailed]);
         assert_eq!(path, [Step::Note, Step::Note, Step::Ask]);
+    }
+
+    #[test]
+    fn wechat_is_not_asked_before_other_replicas_can_read_the_note() {
+        use Heard::*;
+        let mut protocol = Protocol {
+            noted: true,
+            shared: true,
+            failures: 0,
+        };
+        let path = [Begun, NoteFailed, NoteFailed].map(|heard| protocol.next(heard));
+        assert_eq!(path, [Step::Note, Step::Note, Step::Done]);
     }
 
     #[test]

@@ -84,9 +84,7 @@ impl Refresher {
             let (name, appid) = (managed.name.clone(), managed.appid.clone());
             let figures = metrics.refreshing(&name);
             let mut app = App::load(managed, &store, clock, figures).await;
-            if !reached {
-                app.load_copy(clock.now()).await;
-            }
+            app.load_copy(reached, clock).await;
             publisher.publish(&name, app.view(clock.now()));
             names.insert(appid, name.clone());
             owned.insert(name, app);

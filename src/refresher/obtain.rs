@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The longest a save may take before it counts as failed.
-const SAVE: Duration = Duration::from_secs(2);
+pub(super) const SAVE: Duration = Duration::from_secs(2);
 
 /// A source bounds its own fetches; this catches one that does not.
 const SLACK: Duration = Duration::from_secs(1);
@@ -33,7 +33,8 @@ pub(super) struct Obtained {
     pub(super) sent: Now,
     /// Which secret it showed.
     pub(super) secret: Option<u64>,
-    /// WeChat's answer; `None` if it was not asked, because the claim might have ended meanwhile.
+    /// WeChat's answer; `None` if it was not asked, because the claim might have ended meanwhile, or
+    /// because there is no note that other replicas could read.
     pub(super) result: Option<Result<Fetched, Trouble>>,
     /// Why there is no note, if one was due.
     pub(super) note: Result<(), StoreError>,
@@ -54,25 +55,25 @@ impl Adapters {
     pub(super) async fn obtain(self, errand: Errand, claimed: bool) -> Obtained {
         let mut protocol = errand.protocol();
         let mut note = Ok(());
-        let mut heard = Heard::Begun;
-        while protocol.next(heard) == Step::Note {
+        let mut step = protocol.next(Heard::Begun);
+        while step == Step::Note {
             failpoint::pass("noting");
             note = match &errand.note {
                 Some(record) => self.save(record).await,
                 None => Ok(()),
             };
             failpoint::pass("noted");
-            heard = if note.is_ok() {
+            step = protocol.next(if note.is_ok() {
                 Heard::Noted
             } else {
                 Heard::NoteFailed
-            };
+            });
         }
         let secret = self.upstream.secret_version().await;
         let longest = self.timeout + SLACK;
         let alone = !claimed || self.store.may_ask(&self.appid, longest).await;
         let sent = self.clock.now();
-        let result = if alone {
+        let result = if alone && step == Step::Ask {
             failpoint::pass("asking");
             let fetch = timeout(longest, self.upstream.fetch(errand.ask)).await;
             failpoint::pass("answered");

@@ -10,14 +10,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use wxtokend::sandbox::Settings;
 
 use crate::{
     checker::{Account, Troubles, ask_all_the_time, late, p99, watch_all_the_time},
     engines::{Engine, Etcd, Redis},
     process::secret_of,
-    replicas::Fleet,
+    replicas::{Fleet, Replica},
 };
 
 const APPS: [&str; 2] = ["classic", "stable"];
@@ -89,9 +92,7 @@ async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, store: &mut St
             fleet.replicas[n].start().await;
         }
         Fault::Drain(n) => {
-            let server = fleet.replicas[n].server.take().unwrap();
-            server.process.signal("TERM").await;
-            assert_eq!(server.process.end().await.code(), 0);
+            fleet.replicas[n].drain().await;
             fleet.replicas[n].start().await;
         }
         Fault::Stop(n) => {
@@ -107,10 +108,10 @@ async fn strike(fault: Fault, pause: Duration, fleet: &mut Fleet, store: &mut St
         }
         Fault::CutAllFromStore => {
             let all = fleet.replicas.iter();
-            all.for_each(crate::replicas::Replica::cut_from_the_store);
+            all.for_each(Replica::cut_from_the_store);
             sleep(pause).await;
             let all = fleet.replicas.iter();
-            all.for_each(crate::replicas::Replica::mend);
+            all.for_each(Replica::mend);
         }
         Fault::CutFromWeChat(n) => {
             fleet.replicas[n].to_wechat.cut();
@@ -234,7 +235,8 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
     }
     let (begin, mut troubles) = (Instant::now(), Troubles::default());
     let mut told = Vec::new();
-    while begin.elapsed() < Duration::from_secs(secs) {
+    let cut_short = |callers: &[JoinHandle<Account>]| callers.iter().any(JoinHandle::is_finished);
+    while begin.elapsed() < Duration::from_secs(secs) && !cut_short(&callers) {
         let (fault, pause) = (
             Fault::any(),
             Duration::from_millis(fastrand::u64(500..LONGEST)),
@@ -249,6 +251,11 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
         ));
         sleep(Duration::from_millis(fastrand::u64(..3_000))).await;
     }
+    // One that has seen a promise broken says so; the logs say why.
+    for caller in callers.iter_mut().filter(|caller| caller.is_finished()) {
+        let why = caller.await.expect_err("it is not over yet");
+        panic!("{why}\n{}", logs(&fleet, &told));
+    }
     // Every replica has a living token again, soon.
     for app in APPS {
         for token in fleet.everybody_has(app, "is there").await {
@@ -261,7 +268,7 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
         accounts.push(caller.await.unwrap());
     }
     // They wait for a message that need not come.
-    watchers.iter().for_each(tokio::task::JoinHandle::abort);
+    watchers.iter().for_each(JoinHandle::abort);
     judge(&accounts, &troubles, &fleet, begin, &told);
 }
 
@@ -272,11 +279,7 @@ fn judge(
     begin: Instant,
     told: &[String],
 ) {
-    let log = || {
-        let said = fleet.replicas.iter().map(|r| r.server().process.stderr());
-        let said = said.collect::<Vec<_>>().join("---\n");
-        format!("{}\n{said}", told.join("\n"))
-    };
+    let log = || logs(fleet, told);
     for account in accounts {
         let (app, replica) = (&account.app, account.replica);
         let (answers, none) = (account.answered(), account.unanswered);
@@ -317,12 +320,18 @@ fn judge(
     nothing_leaked(fleet);
 }
 
+/// What was done to them, and what they said.
+fn logs(fleet: &Fleet, told: &[String]) -> String {
+    let said: Vec<_> = fleet.replicas.iter().map(Replica::log).collect();
+    format!("{}\n{}", told.join("\n"), said.join("---\n"))
+}
+
 fn nothing_leaked(fleet: &Fleet) {
     for app in APPS {
         let mut secrets = fleet.wechat.tokens(app);
         secrets.push(secret_of(app));
         for replica in &fleet.replicas {
-            let said = replica.server().process.stderr();
+            let said = replica.log();
             let leaked = secrets.iter().any(|secret| said.contains(secret));
             assert!(!leaked, "a secret of {app} is in a log");
         }

@@ -24,6 +24,8 @@ pub(crate) struct Replica {
     /// To each member of the store.
     pub(crate) to_store: Vec<Link>,
     pub(crate) to_wechat: Link,
+    /// What its former processes said.
+    former: String,
 }
 
 impl Replica {
@@ -35,7 +37,23 @@ impl Replica {
     pub(crate) async fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.process.kill().await;
+            self.former.push_str(&server.process.stderr());
         }
+    }
+
+    /// `SIGTERM`, which is obeyed.
+    pub(crate) async fn drain(&mut self) {
+        let mut server = self.server.take().expect("it runs");
+        server.process.signal("TERM").await;
+        assert!(server.process.ended().await.success());
+        self.former.push_str(&server.process.stderr());
+    }
+
+    /// All that its processes said.
+    pub(crate) fn log(&self) -> String {
+        let server = self.server.as_ref();
+        let last = server.map(|server| server.process.stderr());
+        format!("{}{}", self.former, last.unwrap_or_default())
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -178,5 +196,6 @@ async fn replica(
         server: None,
         to_store,
         to_wechat,
+        former: String::new(),
     }
 }

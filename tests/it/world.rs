@@ -10,11 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use wxtokend::{
     clock::Clock,
@@ -24,15 +20,14 @@ use wxtokend::{
     },
     grpc::Streams,
     refresher::{Managed, Refresher},
-    sandbox::{Call, Credentials, Delivery, Model, Pool, Reply, Settings},
+    sandbox::{Credentials, Model, Pool, Settings},
     store::{Store, StoreError},
     telemetry::Metrics,
     tokens::{self, Tokens},
-    upstream::{FetchError, Upstream, read_fetch, read_look},
+    upstream::{FetchError, Upstream},
 };
 
-/// The way to WeChat and back takes this long.
-const WAY: Duration = Duration::from_millis(20);
+use crate::wire::{Wire, since_epoch};
 
 /// A WeChat, a disk and a server, which can be killed and started again.
 #[derive(Debug)]
@@ -132,9 +127,8 @@ impl World {
             policy: app.policy,
             upstream: Arc::new(Simulated {
                 app: app.clone(),
-                model: Arc::clone(&self.model),
+                wire: self.wire(app),
                 disk: Arc::clone(&self.disk),
-                clock: self.clock,
             }),
         });
         let disk: Arc<dyn Store> = Arc::<Disk>::clone(&self.disk);
@@ -147,6 +141,16 @@ impl World {
             tokens: tokens.clone(),
         }));
         self.server = Some(Server { tokens, stop, task });
+    }
+
+    fn wire(&self, app: &AppUnderTest) -> Wire {
+        Wire {
+            account: app.account.clone(),
+            mode: app.policy.mode,
+            model: Arc::clone(&self.model),
+            clock: self.clock,
+            timeout: app.policy.timeout,
+        }
     }
 
     /// `kill -9`: whatever was under way is lost.
@@ -282,11 +286,6 @@ impl AppUnderTest {
     }
 }
 
-fn since_epoch(clock: Clock) -> Duration {
-    let since = clock.now().wall.duration_since(SystemTime::UNIX_EPOCH);
-    since.expect("after 1970")
-}
-
 /// Counts how many of something are under way, and the most there ever were.
 #[derive(Debug, Default)]
 pub(crate) struct Concurrency {
@@ -310,37 +309,18 @@ impl Drop for Underway<'_> {
     }
 }
 
-/// WeChat without a socket. What it answers is read by the same code as from a socket.
+/// The way to WeChat, with a log of it.
 #[derive(Debug)]
 struct Simulated {
     app: AppUnderTest,
-    model: Arc<Mutex<Model>>,
+    wire: Wire,
     disk: Arc<Disk>,
-    clock: Clock,
 }
 
 impl Simulated {
     async fn ask(&self, ask: Ask) -> Result<Fetched, FetchError> {
         let _underway = self.app.fetches.begin();
-        let call = match self.app.policy.mode {
-            Mode::Classic => Call::classic(&self.app.account),
-            Mode::Stable => Call::stable(&self.app.account, ask == Ask::Forced),
-        };
-        let reply = timeout(self.app.policy.timeout, self.call(call)).await;
-        let reply = reply.unwrap_or_else(|_| Err(FetchError::Lost("time-out".into())))?;
-        read_fetch(reply.status, reply.body.as_bytes())
-    }
-
-    async fn call(&self, call: Call) -> Result<Reply, FetchError> {
-        sleep(WAY / 2).await;
-        let at = since_epoch(self.clock);
-        let reply = self.model.lock().expect("no panic").handle(at, &call);
-        sleep(reply.delay + WAY / 2).await;
-        match reply.delivery {
-            Delivery::Whole => Ok(reply),
-            Delivery::Refused => Err(FetchError::NotSent("connection refused".into())),
-            _ => Err(FetchError::Lost("connection closed".into())),
-        }
+        self.wire.fetch(ask).await
     }
 }
 
@@ -348,7 +328,7 @@ impl Simulated {
 impl Upstream for Simulated {
     async fn fetch(&self, ask: Ask) -> Result<Fetched, FetchError> {
         let noted = !self.disk.broken.load(Ordering::Relaxed);
-        let log = |traffic| self.app.note_down(self.clock.now().boot, traffic);
+        let log = |traffic| self.app.note_down(self.wire.clock.now().boot, traffic);
         log(Traffic::Sent { noted });
         let answer = self.ask(ask).await;
         log(match &answer {
@@ -360,18 +340,15 @@ impl Upstream for Simulated {
     }
 
     async fn look(&self, token: &Secret) -> Sight {
-        let patience = self.app.policy.timeout.min(Duration::from_secs(5));
-        let reply = timeout(patience, self.call(Call::look(token.expose()))).await;
-        let Ok(Ok(reply)) = reply else {
-            let at = self.clock.now().boot;
-            self.app.note_down(at, Traffic::Unanswered);
-            return Sight::Unreachable;
+        let sight = self.wire.look(token).await;
+        let traffic = match sight {
+            Some(sight) => Traffic::Replied {
+                refused: sight == Sight::Refused,
+            },
+            None => Traffic::Unanswered,
         };
-        let sight = read_look(reply.status, reply.body.as_bytes());
-        let refused = sight == Sight::Refused;
-        let at = self.clock.now().boot;
-        self.app.note_down(at, Traffic::Replied { refused });
-        sight
+        self.app.note_down(self.wire.clock.now().boot, traffic);
+        sight.unwrap_or(Sight::Unreachable)
     }
 
     async fn secret_version(&self) -> Option<u64> {

@@ -72,6 +72,8 @@ impl Slot {
     /// but not to hand it out.
     fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, now: Now) -> Proof {
         if sight != Sight::Refused {
+            // Between two of them it may die: nobody else would tell.
+            self.looks.want_if_allowed(now.boot + self.doubt());
             return proof;
         }
         self.looks.drop_proof();

@@ -82,10 +82,21 @@ impl Looks {
         self.due = Some(self.due.map_or(when, |due| due.min(when)));
     }
 
+    /// Wants a look at `when` or sooner, but none while WeChat says that there were too many.
+    pub(super) fn want_if_allowed(&mut self, when: Moment) {
+        self.want(self.quiet_until.map_or(when, |quiet| quiet.max(when)));
+    }
+
     /// Wants the next look at a token that is proven dead and has no successor.
     pub(super) fn want_at_the_dead(&mut self, now: Moment) {
-        let soon = now + AT_THE_DEAD;
-        self.want(self.quiet_until.map_or(soon, |quiet| quiet.max(soon)));
+        self.want_if_allowed(now + AT_THE_DEAD);
+    }
+
+    /// When WeChat was heard of last, or could not be asked. That it does not want to be is as good.
+    pub(super) fn heard_at(&self) -> Option<Moment> {
+        let blurred = self.blur.map(|(at, _)| at);
+        let heard = self.alive_at.max(blurred)?;
+        Some(self.quiet_until.map_or(heard, |quiet| quiet.max(heard)))
     }
 
     /// Whether a proof is being made.

@@ -320,11 +320,12 @@ impl Slot {
             replacement,
             begun: now.boot,
         });
-        Errand::new(
-            ask,
-            record,
-            reserved.map(|reserved| self.note(now.boot, reserved)),
-        )
+        let note = reserved.map(|reserved| self.note(now.boot, reserved));
+        let works = !matches!(condition, Condition::Lost | Condition::Dead);
+        Errand {
+            shared: works && self.is_shared(),
+            ..Errand::new(ask, record, note)
+        }
     }
 
     /// The oldest open outcome counts.

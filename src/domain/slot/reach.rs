@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Condition, Slot};
 use crate::domain::{Generation, Mode, Moment, Now};
 
+/// So many numbers are left to replicas that are cut off: theirs must not be those of other tokens.
+const ROOM: u64 = 1000;
+
 /// What this replica may do about an app, as the claims and the store are at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
@@ -30,12 +33,14 @@ impl Slot {
     /// Sets what may be done from now on. Until `contact` it is known what other replicas did: they did
     /// nothing that is not in the slot.
     pub fn reaches(&mut self, reach: Reach, contact: Moment, now: Now) {
-        (self.reach, self.contact) = (reach, Some(contact));
+        let before = std::mem::replace(&mut self.reach, reach);
+        self.contact = Some(contact);
         if matches!(reach, Reach::Everything | Reach::Harmless) {
             return;
         }
-        let begin = self.doubtful_since().map(|since| since - self.lead());
-        match begin {
+        // What was planned was for another reach.
+        self.looks.due.take_if(|_| before != reach);
+        match self.watchful_since() {
             // The looks of a replica that refreshes are none of this one's.
             Some(begin) if now.boot < begin && reach == Reach::Following => {
                 self.looks.due = Some(begin);
@@ -45,6 +50,24 @@ impl Slot {
             }
             _ => {}
         }
+    }
+
+    /// Whether this replica refreshes what others hand out too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.reach == Reach::Everything && self.contact.is_some()
+    }
+
+    /// From when on this replica looks at the token because another one may have ended it.
+    ///
+    /// While nothing is heard that begins as soon as another one may have replaced it: WeChat ends a token
+    /// at once if two are made after it, as happens when the answer of the first is lost.
+    fn watchful_since(&self) -> Option<Moment> {
+        let doubtful = self.doubtful_since()?;
+        let ahead = match self.reach {
+            Reach::CutOff { .. } => self.policy.overlap,
+            _ => self.lead(),
+        };
+        Some(doubtful - ahead)
     }
 
     /// Until when it is certain that no other replica has ended the token; `None` if that is no question.
@@ -69,7 +92,7 @@ impl Slot {
         let since = self.doubtful_since()?;
         let asked = self.fetch.as_ref().filter(|fetch| fetch.reserved.is_some());
         let own = asked.map_or(since, |fetch| fetch.begun + self.policy.overlap);
-        let heard = self.looks.alive_at.max(self.looks.blur.map(|(at, _)| at));
+        let heard = self.looks.heard_at();
         let heard = heard.filter(|at| *at >= since - self.lead());
         let trusted = heard.map(|at| at + self.doubt() * 2 + self.policy.timeout);
         Some(trusted.map_or(since.min(own), |until| until.max(since.min(own))))
@@ -87,8 +110,7 @@ impl Slot {
 
     /// Whether looks are this replica's to make.
     pub(super) fn looks_are_ours(&self, now: Now) -> bool {
-        let since = self.doubtful_since();
-        let doubtful = since.is_some_and(|since| now.boot >= since - self.lead());
+        let doubtful = self.watchful_since().is_some_and(|at| now.boot >= at);
         self.reach != Reach::Following || doubtful
     }
 
@@ -125,7 +147,29 @@ impl Slot {
         let cut_off = matches!(self.reach, Reach::Harmless | Reach::CutOff { .. });
         match self.taken {
             Generation(taken) if cut_off && taken > 0 => Generation(taken.saturating_add(1)),
+            Generation(taken) if self.is_shared() => {
+                Generation(taken.saturating_add(ROOM)).next(now.wall)
+            }
             taken => taken.next(now.wall),
         }
+    }
+
+    /// The highest generation that readers may have seen.
+    pub fn taken(&self) -> Generation {
+        self.taken
+    }
+
+    /// Readers of another replica have seen `generation`, which could not be saved. Whether the token has a
+    /// higher number now, to be saved before readers see it.
+    pub fn outnumbered(&mut self, generation: Generation) -> bool {
+        if generation <= self.taken {
+            return false;
+        }
+        self.taken = Generation(generation.0.saturating_add(1));
+        let idle = self.fetch.is_none() && self.held.is_some();
+        if idle {
+            self.renumber();
+        }
+        idle
     }
 }

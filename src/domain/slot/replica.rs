@@ -159,23 +159,26 @@ impl Slot {
         self.next_ask = now.boot + self.policy.floor;
     }
 
-    /// A fetch of another replica outlived its claim and has just brought a token that nobody has: it may
-    /// have retired ours, as late as now.
-    pub fn strayed(&mut self, now: Now) {
+    /// A fetch of another replica, which had no claim to it any more, was answered `at` that time, or was
+    /// not: WeChat may have made a token that nobody has, and retired ours. Whether that matters.
+    pub fn strayed(&mut self, at: Moment, now: Now) -> bool {
         if self.fetch.is_some() || self.suspect.is_some() {
-            return;
+            return false;
         }
         if self.policy.mode == Mode::Stable {
             self.next_ask = self.next_ask.min(now.boot);
-            return;
+            return true;
         }
-        if self.living(now).is_none() {
-            return;
+        // One that came later has retired the stray.
+        let older = |token: &Token| token.asked_at <= at;
+        if !self.living(now).is_some_and(|held| older(&held.token)) {
+            return false;
         }
-        let (since, replied) = (now.boot, false);
+        let (since, replied) = (at.min(now.boot), false);
         self.ledger.minted_at = Some(now.boot);
         self.suspect = Some(Suspect { since, replied });
         self.next_ask = now.boot;
         self.looks.want(now.boot);
+        true
     }
 }

@@ -7,24 +7,29 @@ use tracing::{debug, info};
 
 use super::{App, Event, replica::Replica};
 use crate::{
-    domain::{AppName, Now},
+    domain::{AppName, Now, Record},
     store::StoreError,
 };
 
 /// Who gave a claim up takes it again only if no other replica has done so for this long.
 const HESITATION: Duration = Duration::from_secs(2);
 
+/// When a refresh is overdue, whoever did not refresh last leaves the claim for this long to whoever did, and
+/// may have gone on alone: more than it takes until every replica has found the claim free.
+const DEFERENCE: Duration = Duration::from_secs(1);
+
 /// A replica gives the claim of an app up once in so many overlaps.
 const OVERLAPS: u32 = 3;
 
 impl Replica {
     /// The claim is free. Other news about the board must not put off what was planned already.
-    pub(super) fn plan_to_claim(&mut self, overlap: Duration, now: Now) {
-        let at = if self.gave_up_lately(overlap, now) {
-            now.boot + HESITATION
-        } else {
-            now.boot
+    fn plan_to_claim(&mut self, overlap: Duration, overdue: bool, now: Now) {
+        let pause = match overdue && !self.named {
+            _ if self.gave_up_lately(overlap, now) => HESITATION,
+            true => DEFERENCE,
+            false => Duration::ZERO,
         };
+        let at = now.boot + pause;
         self.claim_at = Some(self.claim_at.map_or(at, |planned| planned.min(at)));
     }
 
@@ -35,6 +40,16 @@ impl Replica {
 }
 
 impl App {
+    /// The claim is free, and `record` is what was saved last.
+    pub(super) fn plan_to_claim(&mut self, record: Option<&Record>, now: Now) {
+        let saved = record.and_then(|record| record.token.as_deref());
+        let planned = saved.map(|token| self.policy.planned(token, token.asked_at));
+        let overdue = planned.is_some_and(|planned| planned <= now.boot);
+        if let Some(replica) = &mut self.replica {
+            replica.plan_to_claim(self.policy.overlap, overdue, now);
+        }
+    }
+
     /// Gives the claim up if this replica cannot refresh, so that another one can show whether it can.
     pub(super) fn let_another_try(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
         let idle = !self.has_business() && self.saving.retry_at.is_none();

@@ -7,6 +7,7 @@ mod replica;
 mod reports;
 mod saving;
 mod secret;
+mod stray;
 mod warnings;
 
 use std::{error::Error, mem, sync::Arc};
@@ -58,6 +59,7 @@ pub(super) enum Event {
     Looked(Generation, Sight),
     Saved(Option<Protocol>, Result<(), StoreError>),
     SecretChanged,
+    Kept,
     Claimed,
     Released(Result<(), StoreError>),
     Judged(String, Letter, Reply),
@@ -238,6 +240,7 @@ impl App {
                 self.secret_poll = None;
                 self.slot.nudged(now);
             }
+            Event::Kept => self.on_kept(),
             Event::Claimed => self.on_claimed(now),
             Event::Released(released) => self.on_released(&released),
             Event::Judged(id, letter, reply) => self.on_judged(id, letter, reply),
@@ -261,12 +264,12 @@ impl App {
             note,
         } = obtained;
         self.fetching = false;
-        let Some(result) = result else {
-            return self.on_given_up(now);
-        };
         if let Err(error) = note {
             self.warn_about_the_store(error);
         }
+        let Some(result) = result else {
+            return self.on_given_up(now);
+        };
         let blocked = self.slot.blocked();
         let took = now.boot.since(sent.boot);
         let heard = match result {
@@ -288,16 +291,16 @@ impl App {
             }
         };
         let mut step = protocol.next(heard);
+        if !self.refreshes() {
+            return self.on_stray((claimed, !protocol.publishes_last()), heard, now, events);
+        }
         if step == Step::Publish {
             failpoint::pass("publishing");
             self.show(now, publisher);
             failpoint::pass("published");
             step = protocol.next(Heard::Published);
         }
-        if !self.refreshes() {
-            // There is nothing to save to. Readers may know: while nobody else is heard of, it is all there is.
-            self.tell_of_a_stray(claimed && !protocol.publishes_last(), now);
-        } else if step == Step::Save {
+        if step == Step::Save {
             self.withheld = heard == Heard::Rotated && protocol.publishes_last();
             self.start_save(Some(protocol), events);
         } else {
@@ -305,7 +308,8 @@ impl App {
         }
     }
 
-    /// WeChat was not asked, since the claim might have ended meanwhile. The note is withdrawn.
+    /// WeChat was not asked, since the claim might have ended meanwhile, or others could not read the note.
+    /// What may be there of it is withdrawn.
     fn on_given_up(&mut self, now: Now) {
         self.slot.gave_up(now);
         self.saving.retry_at = Some(now.boot).filter(|_| self.refreshes());

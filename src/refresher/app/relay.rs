@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{sync::oneshot, task::JoinSet, time::sleep};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{App, Event, reports::Waiting};
 use crate::{
@@ -195,9 +195,20 @@ impl App {
         }
         let (name, request) = (self.name.clone(), letter.request.clone());
         match request {
-            Request::Stray => {
-                warn!(app = %self.name, from = letter.from, "another replica's fetch outlived its claim and may have retired the token; a new one is fetched");
-                self.slot.strayed(now);
+            Request::Stray { ago_ms } => {
+                let at = now.boot - Duration::from_millis(ago_ms);
+                if self.slot.strayed(at, now) {
+                    warn!(app = %self.name, from = letter.from, "another replica fetched without a claim, or for longer than it had one, and may have retired the token; a new one is fetched");
+                }
+                let reply = Reply::Noted;
+                events.spawn(async move { (name, Event::Judged(id, letter, reply)) });
+            }
+            Request::Ahead { generation } => {
+                if self.slot.outnumbered(Generation(generation)) {
+                    info!(app = %self.name, from = letter.from, "another replica has shown a higher generation, so the token gets a new one");
+                    replica.renumbering = true;
+                    self.saving.retry_at = Some(now.boot);
+                }
                 let reply = Reply::Noted;
                 events.spawn(async move { (name, Event::Judged(id, letter, reply)) });
             }

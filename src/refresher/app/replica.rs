@@ -14,13 +14,20 @@ use tracing::{debug, info, warn};
 
 use super::{App, Event, relay::Asked};
 use crate::{
-    domain::{AppName, Mode, Moment, Now, Record, Remedy, Slot, Trouble, slot::Reach},
-    store::shared::{Holder, Request, Seen, Shared},
+    clock::Clock,
+    domain::{AppName, Generation, Mode, Moment, Now, Record, Remedy, Trouble, slot::Reach},
+    store::{
+        Store as _,
+        shared::{Holder, Request, Seen, Shared},
+    },
     tokens::Publisher,
 };
 
 /// A store that was not heard of for so long counts as unreachable, however short the overlap is.
 const LEAST_SILENCE: Duration = Duration::from_secs(3);
+
+/// How often it is seen whether the store could not be reached, once it is silent.
+const ASKING: Duration = Duration::from_millis(500);
 
 /// What one of several replicas keeps beside its slot.
 #[derive(Debug)]
@@ -30,11 +37,11 @@ pub(super) struct Replica {
     /// Whether this replica refreshes the app.
     pub(super) holds: bool,
     /// Whether it did so when it heard of the store last.
-    named: bool,
+    pub(super) named: bool,
     /// Whether the slot only follows what another replica saves.
-    follows: bool,
+    pub(super) follows: bool,
     /// What the store told last.
-    last: Option<Seen>,
+    pub(super) last: Option<Seen>,
     /// When to try to take the claim, if it is free.
     pub(super) claim_at: Option<Moment>,
     pub(super) claiming: bool,
@@ -44,6 +51,12 @@ pub(super) struct Replica {
     pub(super) gave_up_at: Option<Moment>,
     /// What the slot knew before the fetch that is under way.
     pub(super) before: Option<Record>,
+    /// When WeChat last answered, or did not answer, a fetch that had no claim and may have retired what
+    /// others have.
+    pub(super) alone_at: Option<Moment>,
+    /// The replica that refreshes was told that its record, of this generation, is behind what readers here
+    /// have seen.
+    pub(super) ahead_of: Option<(String, Generation)>,
     /// The token has a new number, which readers may see only once it is saved.
     pub(super) renumbering: bool,
     /// Until when the token is certain, as readers know it, and whether that is over.
@@ -72,6 +85,8 @@ impl Replica {
             releasing: false,
             gave_up_at: None,
             before: None,
+            alone_at: None,
+            ahead_of: None,
             renumbering: false,
             said: (None, false),
             told: None,
@@ -90,8 +105,18 @@ impl Replica {
         Some(self.shared.contact()? + silence)
     }
 
+    /// Silence alone shows nothing: it may be this process that stood still. The store was asked since.
     fn cut_off(&self, overlap: Duration, now: Now) -> bool {
-        self.silent_at(overlap).is_none_or(|at| at <= now.boot)
+        let missed = self.shared.missed();
+        let silent_at = self.silent_at(overlap);
+        silent_at.is_none_or(|at| at <= now.boot && missed >= Some(at))
+    }
+
+    /// When it may have become plain that the store cannot be reached.
+    fn cut_off_at(&self, overlap: Duration, now: Now) -> Option<Moment> {
+        let silent_at = self.silent_at(overlap)?;
+        let due = !self.cut_off(overlap, now);
+        due.then(|| silent_at.max(now.boot + ASKING))
     }
 }
 
@@ -108,23 +133,29 @@ impl App {
         replica.is_some_and(|replica| replica.cut_off(overlap, now))
     }
 
-    /// The store was not reached at the start: the local copy is all there is.
-    pub(in crate::refresher) async fn load_copy(&mut self, now: Now) {
-        let Some(replica) = &mut self.replica else {
+    /// Goes on with the local copy, if that is all there is or ahead of the store: readers here have seen it.
+    pub(in crate::refresher) async fn load_copy(&mut self, reached: bool, clock: Clock) {
+        let (Some(replica), appid) = (&mut self.replica, &self.adapters.appid) else {
             return;
         };
-        match replica.shared.copy(&self.adapters.appid).await {
-            Ok(Some(record)) => {
-                info!(app = %self.name, "going on with the local copy");
-                self.slot.restored(record, now);
-                replica.follows = false;
-            }
-            Ok(None) => {}
+        let record = match replica.shared.copy(appid).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                warn!(app = %self.name, error, "the local copy cannot be read");
+                return warn!(app = %self.name, error, "the local copy cannot be read");
+            }
+        };
+        if reached {
+            let saved = replica.shared.load(appid).await;
+            let taken = |saved: Option<Record>| saved.map(|saved| saved.taken());
+            if saved.is_ok_and(|saved| taken(saved) >= Some(record.taken())) {
+                return;
             }
         }
+        info!(app = %self.name, "going on with the local copy");
+        self.slot.restored(record, clock.now());
+        replica.follows = reached;
     }
 
     /// The store tells how the app stands.
@@ -141,23 +172,26 @@ impl App {
         match seen.holder {
             Holder::Nobody => {
                 replica.named = seen.own;
-                replica.plan_to_claim(self.policy.overlap, now);
+                self.plan_to_claim(seen.record.as_ref(), now);
             }
             Holder::Us => replica.claim_at = None,
             Holder::Other(_) => (replica.named, replica.claim_at) = (false, None),
         }
         let ours = seen.holder == Holder::Us;
-        replica.last = Some(seen);
+        if let Some(replica) = &mut self.replica {
+            replica.last = Some(seen);
+        }
         if !ours {
             self.step_down(now);
             self.follow(now);
         }
         self.take_over_if_ours(now, events);
+        self.own_up(now);
         self.read_letters(now, events);
         self.show(now, publisher);
     }
 
-    fn follow(&mut self, now: Now) {
+    pub(super) fn follow(&mut self, now: Now) {
         let last = self.replica.as_ref().and_then(Replica::last);
         let Some(record) = last.and_then(|seen| seen.record.clone()) else {
             return;
@@ -317,8 +351,7 @@ impl App {
             let claim = replica.shared.claim_until(&self.adapters.appid);
             return [claim, certain].into_iter().flatten().min();
         }
-        let silent = replica.silent_at(self.policy.overlap);
-        let silent = silent.filter(|at| *at > now.boot);
+        let silent = replica.cut_off_at(self.policy.overlap, now);
         let idle = !replica.claiming && !self.has_business();
         let claim = replica.claim_at.filter(|_| idle && silent.is_some());
         let expiry = replica.asked.values().map(Asked::expires_at).min();
@@ -329,35 +362,6 @@ impl App {
     pub(super) fn keeps_back(&self) -> bool {
         let renumbering = self.replica.as_ref().is_some_and(|r| r.renumbering);
         self.withheld || renumbering
-    }
-
-    /// A fetch that was `noted` and outlived its claim may have retired what another replica has obtained.
-    pub(super) fn tell_of_a_stray(&mut self, noted: bool, now: Now) {
-        if noted {
-            warn!(app = %self.name, "a fetch outlived the claim of this replica; the one that refreshes now is told");
-            self.ask(Request::Stray, now);
-        }
-    }
-
-    /// A save was refused because the claim is over.
-    pub(super) fn on_lost(&mut self, noted: bool, now: Now) {
-        let withheld = std::mem::take(&mut self.withheld);
-        let Some(replica) = &mut self.replica else {
-            return;
-        };
-        let noted = noted && !withheld;
-        if withheld {
-            // Nobody has seen the token: it is as if it had never come.
-            let before = replica.before.take();
-            self.slot = Slot::new(self.policy, now);
-            if let Some(before) = before {
-                self.slot.followed(before, now);
-            }
-            replica.follows = true;
-            self.slot.reaches(Reach::Following, now.boot, now);
-        }
-        self.tell_of_a_stray(noted, now);
-        self.follow(now);
     }
 }
 

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
@@ -14,6 +16,9 @@ use super::{
     text,
 };
 use crate::domain::{Moment, Record};
+
+/// A local copy is waited for so long: a disk that hangs must not keep news from readers.
+const COPY: Duration = Duration::from_secs(1);
 
 impl Inner {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -63,7 +68,7 @@ impl Inner {
     }
 
     /// The fence of our claim, and the version of the record.
-    fn standing(&self, appid: &str) -> Option<(i64, i64)> {
+    pub(super) fn standing(&self, appid: &str) -> Option<(i64, i64)> {
         let state = self.state();
         let known = state.boards.get(appid)?;
         let claim = known.claim.as_ref()?;
@@ -125,11 +130,27 @@ impl Inner {
         }
     }
 
-    /// A failure of it costs something only if the store is down at a start as well.
+    /// A failure of it costs something only if the store is down at a start as well. What readers here have
+    /// seen is not replaced by what is older.
     pub(super) async fn keep_a_copy(&self, appid: &str, record: &Record) {
-        if let Some(cache) = &self.sharing.cache
-            && let Err(error) = cache.save(appid, record).await
-        {
+        let Some(cache) = &self.sharing.cache else {
+            return;
+        };
+        let mut all = self.copied.lock().await;
+        let copied = match all.get(appid) {
+            Some(copied) => *copied,
+            None => {
+                let copy = cache.load(appid).await.ok().flatten();
+                copy.map(|copy| copy.taken()).unwrap_or_default()
+            }
+        };
+        all.insert(appid.to_owned(), copied.max(record.taken()));
+        if record.taken() < copied {
+            return;
+        }
+        let slow = StoreError::Slow { patience: COPY };
+        let kept = timeout(COPY, cache.save(appid, record)).await;
+        if let Err(error) = kept.unwrap_or(Err(slow)) {
             info!(appid, %error, "the local copy cannot be written");
         }
     }

@@ -60,6 +60,8 @@ pub(super) async fn follow(inner: Arc<Inner>) {
     loop {
         let (hint, mut hints) = mpsc::channel(HINTS);
         let end = tokio::select! {
+            // Not for fairness: so that a simulation is the same each time.
+            biased;
             error = inner.engine.watch(&hint) => Some(error),
             () = inner.read_what_changes(&mut hints, &mut warned) => None,
         };
@@ -100,32 +102,35 @@ impl Inner {
     /// Compares all boards with what is known of them and reads those that differ. Returns how many did.
     async fn compare(&self, warned: &mut bool) -> usize {
         let sent = self.sharing.clock.now().boot;
-        let versions = match self.engine.versions().await {
-            Ok(versions) => versions,
-            Err(error) => {
-                warn_of(&error, warned);
-                return 0;
-            }
-        };
         let mut changed = 0;
+        match self.read_what_differs(&mut changed).await {
+            Ok(()) => {
+                if std::mem::take(warned) {
+                    info!("the store can be reached again");
+                }
+                self.state().contact = Some(sent);
+            }
+            Err(error) => {
+                self.state().missed = Some(sent);
+                warn_of(&error, warned);
+            }
+        }
+        self.turned.send_replace(());
+        changed
+    }
+
+    async fn read_what_differs(&self, changed: &mut usize) -> Result<(), StoreError> {
+        let versions = self.engine.versions().await?;
         for appid in &self.sharing.apps {
             let version = versions.get(appid).copied().unwrap_or_default();
             let known = self.state().board(appid).version;
             if known == Some(version) {
                 continue;
             }
-            changed += usize::from(known.is_some());
-            if let Err(error) = self.look(appid).await {
-                warn_of(&error, warned);
-                return changed;
-            }
+            *changed += usize::from(known.is_some());
+            self.look(appid).await?;
         }
-        if std::mem::take(warned) {
-            info!("the store can be reached again");
-        }
-        self.state().contact = Some(sent);
-        self.turned.send_replace(());
-        changed
+        Ok(())
     }
 }
 

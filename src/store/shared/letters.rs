@@ -17,8 +17,16 @@ pub enum Request {
         /// An operator wants it dead.
         leaked: bool,
     },
-    /// A fetch of mine outlived its claim, and its token is nobody's.
-    Stray,
+    /// A fetch of mine had no claim, or outlived it, and its token is nobody's.
+    Stray {
+        /// How long ago WeChat answered it.
+        ago_ms: u64,
+    },
+    /// My readers have seen this generation, which I could not save.
+    Ahead {
+        /// The highest one.
+        generation: u64,
+    },
 }
 
 /// What the replica that refreshes answers.

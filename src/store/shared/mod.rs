@@ -34,9 +34,10 @@ pub use self::{
     letters::{Letter, Reply, Request, millis},
     sharing::Sharing,
 };
+pub use super::times::Age;
 use super::{Store, StoreError};
 
-use crate::domain::{Moment, Record};
+use crate::domain::{Generation, Moment, Record};
 
 /// Asks of a claim that it lasts for a while are waited for so long.
 const RENEWAL: Duration = Duration::from_secs(2);
@@ -81,6 +82,8 @@ struct Inner {
     engine: Arc<dyn Engine>,
     sharing: Sharing,
     state: Mutex<State>,
+    /// The generation of each local copy that was written or read.
+    copied: AsyncMutex<BTreeMap<String, Generation>>,
     /// One board is read at a time, so that what was read first is told first.
     looking: AsyncMutex<()>,
     seen: mpsc::UnboundedSender<Seen>,
@@ -94,6 +97,8 @@ struct Inner {
 struct State {
     /// When the last comparison of versions was sent that was answered.
     contact: Option<Moment>,
+    /// When the last comparison of versions was sent that was not answered.
+    missed: Option<Moment>,
     /// When the last renewal was sent that was answered.
     renewed: Option<Moment>,
     boards: BTreeMap<String, Known>,
@@ -116,6 +121,7 @@ impl Shared {
             engine,
             sharing,
             state: Mutex::default(),
+            copied: AsyncMutex::default(),
             looking: AsyncMutex::default(),
             seen,
             hurry: Notify::new(),
@@ -159,6 +165,11 @@ impl Shared {
         self.inner.state().contact
     }
 
+    /// When the store was last asked in vain.
+    pub fn missed(&self) -> Option<Moment> {
+        self.inner.state().missed
+    }
+
     /// Until when the claim of `appid` certainly is ours, if nothing is heard of the store any more.
     pub fn claim_until(&self, appid: &str) -> Option<Moment> {
         self.inner.claim_until(appid)
@@ -197,12 +208,17 @@ impl Shared {
         Ok(self.inner.holder(board.claim))
     }
 
-    /// The local copy of what the store knew last.
+    /// The local copy of what readers here knew last.
     pub async fn copy(&self, appid: &str) -> Result<Option<Record>, StoreError> {
         match &self.inner.sharing.cache {
             Some(cache) => cache.load(appid).await,
             None => Ok(None),
         }
+    }
+
+    /// Keeps a local copy of what readers are about to see and the store does not know.
+    pub async fn keep(&self, appid: &str, record: &Record) {
+        self.inner.keep_a_copy(appid, record).await;
     }
 
     /// Sends a question to whoever refreshes `appid`, under an `id` that no other question has.
@@ -240,11 +256,13 @@ impl Store for Shared {
     }
 
     async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError> {
-        let saved = self.inner.save(appid, record).await;
-        if !matches!(saved, Err(StoreError::Lost)) {
-            self.inner.keep_a_copy(appid, record).await;
+        if self.inner.standing(appid).is_none() {
+            return Err(StoreError::Lost);
         }
-        saved
+        // Whatever becomes of the save, readers may see the record: a restart must know it, even one that
+        // does not reach the store.
+        let copy = self.inner.keep_a_copy(appid, record);
+        tokio::join!(self.inner.save(appid, record), copy).0
     }
 
     async fn may_ask(&self, appid: &str, span: Duration) -> bool {

@@ -19,6 +19,7 @@ pub(super) const ONE_AT_A_TIME: &str = "one request at a time is waited for unde
 pub(super) const KNOWN_TO_THE_STORE: &str = "the store knows a generation before readers do";
 pub(super) const OPEN_IS_NOTED: &str = "an open outcome is on disk";
 pub(super) const NOT_KEPT_BACK: &str = "no new classic token waits for the disk";
+pub(super) const NOTED: &str = "no replica asks without a note that the others can read";
 pub(super) const REASONS: &str = "WeChat is asked no more often than there is a reason";
 pub(super) const FRESH: &str = "in the end everybody has the token in force";
 
@@ -39,6 +40,10 @@ impl Story {
             }),
             Property::always(NOT_KEPT_BACK, |story: &Self, world: &World| {
                 story.mode == Mode::Stable || !world.replicas.iter().any(Replica::keeps_back)
+            }),
+            Property::always(NOTED, |story: &Self, world: &World| {
+                // What nobody else hands out may be retired without a note.
+                story.replicas == 1 || !world.replicas.iter().any(|r| r.unnoted)
             }),
             Property::always(REASONS, |_, world: &World| {
                 let faults = &world.faults;
@@ -84,7 +89,7 @@ impl Story {
             |_, w| w.stray && w.faults.crashes + w.faults.losses == 0,
         );
         add(
-            classic && self.disk.may_fail(1),
+            classic && self.disk.may_fail(1) && self.replicas == 1,
             "a fetch without a note",
             |_, w| w.replicas.iter().any(|r| r.unnoted),
         );

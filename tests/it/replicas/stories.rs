@@ -89,7 +89,9 @@ impl Story {
             asked_at: Moment::default(),
             reserved: Generation(1),
         });
-        Errand::new(Ask::Normal, Record::new(self.mode), note).protocol()
+        let errand = Errand::new(Ask::Normal, Record::new(self.mode), note);
+        let shared = self.replicas > 1;
+        Errand { shared, ..errand }.protocol()
     }
 
     fn check(self) {
@@ -253,7 +255,7 @@ fn the_checker_finds_what_is_broken_on_purpose() {
             Classic,
             ClaimDuringAFetch,
             NOTHING_BROKEN,
-            "a generation fell",
+            "WeChat was asked without a note",
         ),
         (Classic, ReuseReserved, NOTHING_BROKEN, "a generation fell"),
         (

@@ -1,0 +1,79 @@
+//! What only a simulated clock can show about several replicas.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use wxtokend::{
+    domain::{Mode, Policy},
+    sandbox::{Knobs, Outage, Settings},
+};
+
+use super::{Fleet, links::Way};
+
+const LEASE: Duration = Duration::from_secs(15);
+const HOUR: Duration = Duration::from_hours(1);
+
+fn fleet(mode: Mode) -> Fleet {
+    let policy = Policy {
+        mode,
+        ..Policy::default()
+    };
+    Fleet::new(Settings::default(), &[("app", policy)], LEASE, 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_wechat_costs_three_replicas_no_more_fetches_than_one() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        for outage in [Outage::Refuse, Outage::Cut, Outage::Hang, Outage::Gateway] {
+            let mut fleet = fleet(mode);
+            fleet.start_all().await;
+            fleet.everybody_has_a_token().await;
+            // In its middle the token is to be replaced, or it dies.
+            sleep(
+                HOUR.mul_f64(0.5)
+                    + if mode == Mode::Stable {
+                        HOUR
+                    } else {
+                        Duration::ZERO
+                    },
+            )
+            .await;
+            let before = fleet.fetches(0).len();
+            fleet.turn(&Knobs {
+                outage: Some(outage),
+                ..Knobs::default()
+            });
+            sleep(HOUR).await;
+            let fetches = fleet.fetches(0).len() - before;
+            assert!(fetches > 5, "{mode:?}, {outage:?}: {fetches} fetches");
+            assert!(fetches <= 80, "{mode:?}, {outage:?}: {fetches} fetches");
+            fleet.turn(&Knobs {
+                outage: Some(Outage::None),
+                ..Knobs::default()
+            });
+            sleep(Duration::from_mins(3)).await;
+            fleet.everybody_has_a_token().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_given_up_is_taken_again_although_there_is_other_news_about_the_app() {
+    let mut fleet = fleet(Mode::Classic);
+    // Nobody else is there to take it.
+    fleet.set(0, |state| state.to_wechat = Way::Closed);
+    fleet.start(0).await;
+    let appid = fleet.apps[0].account.appid.clone();
+    let claimed = |fleet: &Fleet| fleet.database.claimed_for(&appid, "replica-0-1").is_some();
+    while !claimed(&fleet) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    while claimed(&fleet) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    for _ in 0..20 {
+        fleet.database.scribble(&appid);
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(claimed(&fleet), "nobody refreshes");
+}
