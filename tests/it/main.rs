@@ -21,6 +21,7 @@ mod raw;
 mod reference;
 mod replicas;
 mod restart;
+mod seeds;
 mod seen;
 mod served;
 mod several;

@@ -1,22 +1,14 @@
 //! Random simulated weeks: the real refresher and the real streams, the sandbox's model, every fault
 //! it knows, crashes, restarts and broken disks, and the invariants of the house checked all the time.
 //!
-//! Everything follows from the seed, which a failure prints. `WXTOKEND_SEED=N` runs one week,
-//! `WXTOKEND_SEEDS=N` runs the first N.
+//! Everything follows from the seed, which a failure prints (`seeds.rs`).
 
 mod watchers;
 
-use std::{
-    collections::HashMap,
-    env, fmt,
-    ops::AddAssign,
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, ops::AddAssign, sync::atomic::Ordering, time::Duration};
 
 use fastrand::Rng;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use wxtokend::{
     domain::{
         Generation, Mode, Moment, Policy, Remedy,
@@ -29,6 +21,7 @@ use wxtokend::{
 use self::watchers::Watchers;
 use crate::{
     history::Seen,
+    seeds::live_through,
     world::{AppUnderTest, World},
 };
 
@@ -46,62 +39,9 @@ const KEPT: [(u64, &str); 0] = [];
 
 #[test]
 fn in_any_week_all_invariants_hold() {
-    let number = |name| env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let kept = KEPT.iter().map(|(seed, _)| *seed);
-    let count = number("WXTOKEND_SEEDS").unwrap_or(SEEDS);
-    let only = number("WXTOKEND_SEED").map(|seed| vec![seed]);
-    let seeds = only.unwrap_or_else(|| kept.chain(0..count).collect());
-    let began = Instant::now();
-    let lived = live_through_all(&seeds);
-    let took = began.elapsed().as_secs_f64();
-    println!("{} weeks in {took:.1} s: {lived}", seeds.len());
-}
-
-fn live_through_all(seeds: &[u64]) -> Lived {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let share = || {
-        let mut lived = Lived::default();
-        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-            lived += live_through(*seed, &next);
-        }
-        lived
-    };
-    let mut all = Lived::default();
-    thread::scope(|scope| {
-        let shares: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
-        for share in shares {
-            all += share.join().expect("every week ends well");
-        }
-    });
-    all
-}
-
-fn live_through(seed: u64, next: &AtomicUsize) -> Lived {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    // The dice of the product too.
-    fastrand::seed(seed);
-    let _guard = OnPanic { seed, next };
-    runtime.block_on(async { Week::new(seed).live().await })
-}
-
-/// Tells how to live through a week again that ended badly, and begins no other.
-struct OnPanic<'a> {
-    seed: u64,
-    next: &'a AtomicUsize,
-}
-
-impl Drop for OnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("run this week again with WXTOKEND_SEED={}", self.seed);
-            self.next.store(usize::MAX / 2, Ordering::Relaxed);
-        }
-    }
+    let kept = KEPT.map(|(seed, _)| seed);
+    let lived: Lived = live_through(&kept, SEEDS, |seed| Week::new(seed).live());
+    println!("{lived}");
 }
 
 /// What has happened.

@@ -93,10 +93,19 @@ impl Slot {
     ) -> Proof {
         let overdue = now.boot >= suspect.since + self.policy.overlap;
         match (proof, sight) {
-            (Proof::Alive, _) if overdue => {
+            (Proof::Alive, _) if now.boot >= suspect.last + self.policy.overlap => {
                 self.suspect = None;
                 self.ledger.minted_at = None;
                 self.back_to_plan(now);
+                Proof::Alive
+            }
+            (Proof::Alive, _) if overdue => {
+                // The first fetch made nothing. The last one may have.
+                self.suspect = Some(Suspect {
+                    since: suspect.last,
+                    replied: true,
+                    ..suspect
+                });
                 Proof::Alive
             }
             (_, Sight::Refused) if overdue => {

@@ -95,8 +95,21 @@ struct Fetch {
 struct Suspect {
     /// The earliest time at which it may have done so.
     since: Moment,
+    /// The latest one: another token so soon would end ours at once.
+    last: Moment,
     /// Whether WeChat has answered anything since.
     replied: bool,
+}
+
+impl Suspect {
+    /// One fetch was sent at `since`, and its outcome is open.
+    fn new(since: Moment) -> Self {
+        Self {
+            since,
+            last: since,
+            replied: false,
+        }
+    }
 }
 
 /// The two mints that kill a leaked token.
@@ -179,6 +192,11 @@ impl Slot {
         [self.ask_at(now), look].into_iter().flatten().min()
     }
 
+    /// Whether a fetch is under way whose outcome matters.
+    pub fn asks(&self) -> bool {
+        self.fetch.is_some()
+    }
+
     /// Time has passed. Returns what to start, if something is due.
     pub fn woke(&mut self, now: Now) -> Option<Start> {
         if self.ask_at(now).is_some_and(|at| at <= now.boot) {
@@ -205,7 +223,7 @@ impl Slot {
         match (self.suspect, self.drill) {
             _ if held.dead => Condition::Dead,
             (_, Some(drill)) => Condition::Leaked(drill.next),
-            (Some(suspect), _) => Condition::Suspect(suspect.since, suspect.replied),
+            (Some(suspect), _) => Condition::Suspect(suspect.last, suspect.replied),
             _ => Condition::Healthy,
         }
     }
@@ -224,11 +242,11 @@ impl Slot {
             Condition::Lost | Condition::Healthy => return self.next_ask,
             Condition::Dead => self.replace_at(now),
             Condition::Leaked(next) => next.max(self.forced_at(now)).min(self.regular_at(next)),
-            Condition::Suspect(since, replied) => {
+            Condition::Suspect(last, replied) => {
                 let blind = if replied {
                     now.boot
                 } else {
-                    since + self.policy.overlap
+                    last + self.policy.overlap
                 };
                 blind.max(self.ledger.budget_at(&self.policy, now))
             }

@@ -158,9 +158,11 @@ impl Slot {
             return;
         }
         let unanswered = self.suspect.is_some_and(|s| !s.replied);
-        let since = self.suspect.map_or(sent.boot, |s| s.since.min(sent.boot));
-        let replied = false;
-        self.suspect = Some(Suspect { since, replied });
+        let first = Suspect::new(sent.boot);
+        self.suspect = Some(match self.suspect {
+            Some(Suspect { since, .. }) if since <= sent.boot => Suspect { since, ..first },
+            _ => first,
+        });
         if unanswered {
             // One more lost reply is no reason to look sooner.
             let left = self.left(now);

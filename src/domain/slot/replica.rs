@@ -34,10 +34,7 @@ impl Slot {
         if record.note.is_some() && self.held.is_none() {
             return;
         }
-        let since = |note: Note| Suspect {
-            since: note.asked_at.min(now.boot),
-            replied: false,
-        };
+        let since = |note: Note| Suspect::new(note.asked_at.min(now.boot));
         if let Some(token) = record.token.filter(|token| token.expires_at > now.boot) {
             self.follow_token(&token, record.dead, now);
         }
@@ -174,9 +171,8 @@ impl Slot {
         if !self.living(now).is_some_and(|held| older(&held.token)) {
             return false;
         }
-        let (since, replied) = (at.min(now.boot), false);
         self.ledger.minted_at = Some(now.boot);
-        self.suspect = Some(Suspect { since, replied });
+        self.suspect = Some(Suspect::new(at.min(now.boot)));
         self.next_ask = now.boot;
         self.looks.want(now.boot);
         true

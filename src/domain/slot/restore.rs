@@ -52,8 +52,7 @@ impl Slot {
             return;
         }
         let since = note.asked_at.min(now.boot);
-        let replied = false;
-        self.suspect = Some(Suspect { since, replied });
+        self.suspect = Some(Suspect::new(since));
         self.next_ask = now.boot;
         if now.boot >= since + self.policy.overlap {
             // If WeChat made a token, ours is dead by now. The look tells.

@@ -10,11 +10,11 @@ mod secret;
 mod stray;
 mod warnings;
 
-use std::{error::Error, mem, sync::Arc};
+use std::{mem, sync::Arc};
 
 use replica::Replica;
 use reports::Waiting;
-use saving::Saving;
+use saving::{Saving, restored};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
@@ -28,7 +28,7 @@ use crate::{
     },
     failpoint,
     store::{
-        Opened, Store, StoreError,
+        Opened, StoreError,
         shared::{Letter, Reply},
     },
     telemetry::Refreshing,
@@ -273,6 +273,8 @@ impl App {
         let blocked = self.slot.blocked();
         let took = now.boot.since(sent.boot);
         let heard = match result {
+            // Another replica was heard of meanwhile: nobody has this token, but it may have retired theirs.
+            Ok(_) if !self.slot.asks() => Heard::Open,
             Ok(fetched) => {
                 let rotation = self.slot.fetched(fetched, sent, now);
                 self.figures.answered(rotation.is_some(), took);
@@ -352,31 +354,6 @@ impl App {
         self.slot.clock_was_set(now);
         self.show(now, publisher);
     }
-}
-
-/// A slot that goes on where the record of a server's own store ended.
-async fn restored(
-    store: &dyn Store,
-    name: &AppName,
-    appid: &str,
-    policy: Policy,
-    clock: Clock,
-) -> Slot {
-    let loaded = store.load(appid).await;
-    let now = clock.now();
-    let mut slot = Slot::new(policy, now);
-    match loaded {
-        Ok(Some(record)) => slot.restored(record, now),
-        Ok(None) => {}
-        Err(error) => {
-            warn!(app = %name, error = &error as &dyn Error, "the saved token cannot be read; a new one is fetched");
-        }
-    }
-    if let Some(token) = slot.token() {
-        let left = token.expires_at.since(now.boot).as_secs_f64().round();
-        info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
-    }
-    slot
 }
 
 /// There is no token, nobody to hear of one from, and no right to ask for one.

@@ -284,8 +284,8 @@ impl App {
         };
         if cut_off {
             replica.follows = false;
-        } else if !replica.follows {
-            // In touch again: what was begun alone is forgotten, and what the others have said counts.
+        } else if !replica.follows && !busy {
+            // In touch again: what the others have said counts.
             self.step_down(now);
             self.follow(now);
         }

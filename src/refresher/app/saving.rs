@@ -1,19 +1,20 @@
 //! Getting records onto the disk, later if it fails: the readers never wait for it longer than they
-//! must.
+//! must. And back from there at a start.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{App, Event};
 use crate::{
+    clock::Clock,
     domain::{
-        AppName, Moment, Now,
+        AppName, Moment, Now, Policy, Slot,
         protocol::{Heard, Protocol, Step},
     },
     failpoint,
-    store::StoreError,
+    store::{Store, StoreError},
 };
 
 /// Whether the store has what it should have.
@@ -100,4 +101,29 @@ impl App {
             self.withheld = false;
         }
     }
+}
+
+/// A slot that goes on where the record of a server's own store ended.
+pub(super) async fn restored(
+    store: &dyn Store,
+    name: &AppName,
+    appid: &str,
+    policy: Policy,
+    clock: Clock,
+) -> Slot {
+    let loaded = store.load(appid).await;
+    let now = clock.now();
+    let mut slot = Slot::new(policy, now);
+    match loaded {
+        Ok(Some(record)) => slot.restored(record, now),
+        Ok(None) => {}
+        Err(error) => {
+            warn!(app = %name, error = &error as &dyn Error, "the saved token cannot be read; a new one is fetched");
+        }
+    }
+    if let Some(token) = slot.token() {
+        let left = token.expires_at.since(now.boot).as_secs_f64().round();
+        info!(app = %name, generation = token.generation.0, left_secs = left, "token restored");
+    }
+    slot
 }

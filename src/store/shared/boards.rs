@@ -137,12 +137,11 @@ impl Inner {
             return;
         };
         let mut all = self.copied.lock().await;
-        let copied = match all.get(appid) {
-            Some(copied) => *copied,
-            None => {
-                let copy = cache.load(appid).await.ok().flatten();
-                copy.map(|copy| copy.taken()).unwrap_or_default()
-            }
+        let copied = if let Some(copied) = all.get(appid) {
+            *copied
+        } else {
+            let copy = cache.load(appid).await.ok().flatten();
+            copy.map(|copy| copy.taken()).unwrap_or_default()
         };
         all.insert(appid.to_owned(), copied.max(record.taken()));
         if record.taken() < copied {

@@ -38,6 +38,8 @@ pub(super) struct Known {
     pub(super) fetch: Option<Fetch>,
     /// Since when WeChat may have made a token that did not arrive.
     pub(super) open: Option<u64>,
+    /// When it may have done so last: what is on disk says only when it may have begun.
+    last: u64,
     /// Whether it has answered a look since.
     heard: bool,
     /// The highest generation that was shown or reserved.
@@ -120,6 +122,7 @@ impl Known {
             blurred: None,
             fetch: None,
             open: None,
+            last: 0,
             heard: false,
             highest: 0,
             minted: None,
@@ -215,8 +218,8 @@ impl Known {
             assert!(rule(streak, gap.min(OVERLAP)), "replacements too close");
         } else if self.leaked > 0 {
             // An operator wants it.
-        } else if let Some(since) = self.open {
-            let over = now >= since + OVERLAP;
+        } else if self.open.is_some() {
+            let over = now >= self.last + OVERLAP;
             assert!(self.heard || over, "a blind fetch while suspect");
         } else {
             let spacing = OVERLAP.min((token.expires - token.asked) / 2);
@@ -297,7 +300,7 @@ impl Known {
     /// The oldest open outcome counts.
     fn opened(&mut self, sent: u64) {
         self.open = Some(self.open.map_or(sent, |since| since.min(sent)));
-        self.heard = false;
+        (self.last, self.heard) = (sent, false);
     }
 
     pub(super) fn sees_it_alive(&mut self, now: u64) {
@@ -307,8 +310,12 @@ impl Known {
         self.alive_at = Some(now);
         self.answered = now;
         if self.open.is_some_and(|since| now >= since + OVERLAP) {
-            // Nothing was made, or it would be dead by now.
-            (self.open, self.minted) = (None, None);
+            // Nothing was made so long ago, or it would be dead by now.
+            if now >= self.last + OVERLAP {
+                (self.open, self.minted) = (None, None);
+            } else {
+                self.open = Some(self.last);
+            }
         }
     }
 
@@ -351,6 +358,7 @@ impl Known {
             self.opened(fetch.sent);
         }
         self.heard = false;
+        self.last = self.open.unwrap_or(0);
         if self.living(now).is_none() {
             (self.token, self.open, self.dead) = (None, None, false);
         }
@@ -417,7 +425,7 @@ impl Known {
         };
         let mints = [self.replaced, self.forced, self.minted, Some(self.answered)];
         let spaced = mints.into_iter().flatten().max().unwrap_or(0) + apart;
-        let over = self.open.map_or(0, |since| since + OVERLAP);
+        let over = self.open.map_or(0, |_| self.last + OVERLAP);
         let midnight = if self.left(time) > 0 {
             0
         } else {

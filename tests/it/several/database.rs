@@ -52,7 +52,7 @@ struct Rows {
     revision: u64,
     /// When the lease of each replica ends.
     leases: BTreeMap<String, Instant>,
-    rows: BTreeMap<String, Row>,
+    boards: BTreeMap<String, Row>,
 }
 
 /// The database.
@@ -88,7 +88,7 @@ impl Database {
     /// How much longer the claim of `appid` is certainly that of `replica`.
     pub(super) fn claimed_for(&self, appid: &str, replica: &str) -> Option<Duration> {
         let rows = self.rows();
-        let claim = rows.rows.get(appid)?.claim.as_ref()?;
+        let claim = rows.boards.get(appid)?.claim.as_ref()?;
         let end = rows.leases.get(replica)?;
         (claim.holder == replica).then(|| *end - Instant::now())
     }
@@ -126,7 +126,7 @@ impl Rows {
     /// Takes away what lived by the lease of `replica`.
     fn end(&mut self, replica: &str) -> Vec<String> {
         let mut changed = Vec::new();
-        for (appid, row) in &mut self.rows {
+        for (appid, row) in &mut self.boards {
             let claim = row.claim.take_if(|claim| claim.holder == replica);
             let letters = row.letters.len();
             row.letters.retain(|_, (sender, _)| sender != replica);
@@ -142,13 +142,13 @@ impl Rows {
     /// The row of `appid`, which is about to change.
     fn change(&mut self, appid: &str) -> &mut Row {
         self.revision += 1;
-        let row = self.rows.entry(appid.to_owned()).or_default();
+        let row = self.boards.entry(appid.to_owned()).or_default();
         row.version = self.revision;
         row
     }
 
     fn board(&self, appid: &str, now: Instant) -> Board {
-        let Some(row) = self.rows.get(appid) else {
+        let Some(row) = self.boards.get(appid) else {
             return Board::default();
         };
         let kept = |saved: &Saved| Kept {
@@ -167,7 +167,7 @@ impl Rows {
     }
 
     fn post(&mut self, appid: &str, replica: &str, entry: &Entry<'_>, now: Instant) -> Posted {
-        let row = self.rows.entry(appid.to_owned()).or_default();
+        let row = self.boards.entry(appid.to_owned()).or_default();
         let ours = |claim: &Claim| claim.holder == replica && claim.fence == entry.fence;
         if !row.claim.as_ref().is_some_and(ours) {
             return Posted::Lost;
@@ -205,7 +205,7 @@ impl Client {
         self.arrives(self.link.to_store()).await?;
         let done = work(&mut self.database.rows(), Instant::now());
         sleep(HALFWAY).await;
-        self.arrives(self.link.from_store()).await?;
+        self.arrives(self.link.back_from_store()).await?;
         self.link.runs().await;
         Ok(done)
     }
@@ -255,7 +255,7 @@ impl Engine for Client {
 
     async fn versions(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let version = |(appid, row): (&String, &Row)| (appid.clone(), row.version);
-        self.call(|rows, _| rows.rows.iter().map(version).collect())
+        self.call(|rows, _| rows.boards.iter().map(version).collect())
             .await
     }
 
@@ -266,7 +266,7 @@ impl Engine for Client {
     async fn claim(&self, appid: &str) -> Result<(), StoreError> {
         let claim = |rows: &mut Rows, _| {
             let lives = rows.leases.contains_key(&self.replica);
-            let free = rows.rows.get(appid).is_none_or(|row| row.claim.is_none());
+            let free = rows.boards.get(appid).is_none_or(|row| row.claim.is_none());
             if !lives || !free {
                 return None;
             }
@@ -282,7 +282,7 @@ impl Engine for Client {
 
     async fn release(&self, appid: &str) -> Result<(), StoreError> {
         let release = |rows: &mut Rows, _| {
-            let claim = rows.rows.get(appid)?.claim.as_ref()?;
+            let claim = rows.boards.get(appid)?.claim.as_ref()?;
             if claim.holder != self.replica {
                 return None;
             }
@@ -309,15 +309,15 @@ impl Engine for Client {
             let letter = (self.replica.clone(), letter.to_owned());
             lives.then(|| rows.change(appid).letters.insert(id.to_owned(), letter))
         };
-        let sent = self.change(appid, send).await?;
-        sent.map(drop).ok_or_else(unreachable)
+        let letter = self.change(appid, send).await?;
+        letter.map(drop).ok_or_else(unreachable)
     }
 
     async fn reply(&self, appid: &str, id: &str, letter: &str) -> Result<(), StoreError> {
         let reply = |rows: &mut Rows, _| {
-            let known = rows.rows.get(appid)?.letters.contains_key(id);
+            let known = rows.boards.get(appid)?.letters.contains_key(id);
             let row = known.then(|| rows.change(appid))?;
-            row.letters.get_mut(id)?.1 = letter.to_owned();
+            letter.clone_into(&mut row.letters.get_mut(id)?.1);
             Some(())
         };
         self.change(appid, reply).await.map(drop)
@@ -325,7 +325,7 @@ impl Engine for Client {
 
     async fn discard(&self, appid: &str, id: &str) -> Result<(), StoreError> {
         let discard = |rows: &mut Rows, _| {
-            let known = rows.rows.get(appid)?.letters.contains_key(id);
+            let known = rows.boards.get(appid)?.letters.contains_key(id);
             known.then(|| rows.change(appid).letters.remove(id))
         };
         self.change(appid, discard).await.map(drop)

@@ -19,9 +19,9 @@ pub(super) enum Way {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct State {
     pub(super) to_store: Way,
-    pub(super) from_store: Way,
+    pub(super) back_from_store: Way,
     pub(super) to_wechat: Way,
-    pub(super) from_wechat: Way,
+    pub(super) back_from_wechat: Way,
     /// The store tells no changes.
     pub(super) deaf: bool,
     /// The process stands still.
@@ -57,8 +57,8 @@ impl Link {
         self.state().to_store
     }
 
-    pub(super) fn from_store(&self) -> Way {
-        self.state().from_store
+    pub(super) fn back_from_store(&self) -> Way {
+        self.state().back_from_store
     }
 
     pub(super) fn deaf(&self) -> bool {

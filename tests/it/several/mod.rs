@@ -111,8 +111,8 @@ impl Fleet {
         }
     }
 
-    /// Starts the replica of a machine. Returns when it serves.
-    async fn start(&mut self, n: usize) {
+    /// Starts the replica of a machine.
+    fn start(&mut self, n: usize) {
         self.machines[n].starts += 1;
         let machine = &self.machines[n];
         assert!(machine.process.is_none(), "one at a time");
@@ -168,9 +168,9 @@ impl Fleet {
         });
     }
 
-    async fn start_all(&mut self) {
+    fn start_all(&mut self) {
         for n in 0..self.machines.len() {
-            self.start(n).await;
+            self.start(n);
         }
     }
 

@@ -26,7 +26,7 @@ async fn an_hour_without_wechat_costs_three_replicas_no_more_fetches_than_one() 
     for mode in [Mode::Classic, Mode::Stable] {
         for outage in [Outage::Refuse, Outage::Cut, Outage::Hang, Outage::Gateway] {
             let mut fleet = fleet(mode);
-            fleet.start_all().await;
+            fleet.start_all();
             fleet.everybody_has_a_token().await;
             // In its middle the token is to be replaced, or it dies.
             sleep(
@@ -62,7 +62,7 @@ async fn a_claim_that_was_given_up_is_taken_again_although_there_is_other_news_a
     let mut fleet = fleet(Mode::Classic);
     // Nobody else is there to take it.
     fleet.set(0, |state| state.to_wechat = Way::Closed);
-    fleet.start(0).await;
+    fleet.start(0);
     let appid = fleet.apps[0].account.appid.clone();
     let claimed = |fleet: &Fleet| fleet.database.claimed_for(&appid, "replica-0-1").is_some();
     while !claimed(&fleet) {

@@ -67,7 +67,7 @@ impl Way {
             }
         }
         let answer = call.await;
-        match self.link.state().from_wechat {
+        match self.link.state().back_from_wechat {
             Open::Open => {}
             Open::Closed => return Err(FetchError::Lost("connection closed".into())),
             Open::Silent => {
@@ -112,16 +112,7 @@ impl Upstream for Way {
 
     async fn look(&self, token: &Secret) -> Sight {
         let sight = self.through(self.wire.look(token)).await;
-        let sight = sight.ok().flatten().unwrap_or(Sight::Unreachable);
-        if std::env::var("LOOKS").is_ok() {
-            eprintln!(
-                "{:>10} replica {} {} looks: {sight:?}",
-                self.wire.clock.now().boot.as_millis() - 360_000_000,
-                self.replica,
-                self.wire.account.appid
-            );
-        }
-        sight
+        sight.ok().flatten().unwrap_or(Sight::Unreachable)
     }
 
     async fn secret_version(&self) -> Option<u64> {

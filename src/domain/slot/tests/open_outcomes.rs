@@ -71,6 +71,51 @@ fn no_blind_fetch_is_sent_before_the_overlap_is_over() {
 }
 
 #[test]
+fn after_each_blind_fetch_the_next_one_waits_for_the_overlap_again() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait_until_due();
+    let mut asked = Vec::new();
+    while asked.len() < 4 {
+        match story.slot.woke(story.now) {
+            Some(Start::Look(_)) => drop(story.see(Sight::Unreachable)),
+            Some(Start::Ask(_)) => {
+                asked.push(story.now.boot);
+                story.lose_reply();
+            }
+            None => drop(story.wait_until_due()),
+        }
+    }
+    let gaps = asked.windows(2).map(|pair| pair[1].since(pair[0]));
+    assert!(
+        gaps.eq([secs(300); 3]),
+        "two tokens so soon would end the old one at once"
+    );
+}
+
+#[test]
+fn a_look_that_succeeds_proves_nothing_about_a_later_fetch() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait_until_due();
+    story.expect_ask();
+    let sent = story.now.boot;
+    story.lose_reply();
+    while story.now.boot < sent + secs(300) {
+        story.expect_look();
+        story.see(Sight::Unreachable);
+        story.wait_until_due();
+    }
+    story.expect_ask();
+    let again = story.now.boot;
+    story.lose_reply();
+    story.wait_until_due();
+    story.expect_look();
+    story.see(Sight::Alive);
+    let note = story.slot.record().note;
+    assert_eq!(note.map(|note| note.asked_at), Some(again));
+    story.expect_ask();
+}
+
+#[test]
 fn a_look_that_succeeds_after_the_overlap_proves_that_nothing_was_made() {
     let mut story = Story::settled(Mode::Classic);
     story.wait_until_due();
