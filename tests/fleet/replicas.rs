@@ -1,6 +1,6 @@
 //! Three replicas that share a store, each with ways to it and to WeChat that can be cut.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{env, fmt::Write as _, sync::Arc, time::Duration};
 
 use wxtokend::sandbox::Settings;
 
@@ -16,6 +16,12 @@ const GRPC: &str = "[grpc]\nmax_connections = 100\n";
 
 /// How long a claim lives here.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
+
+/// The same, if `WXTOKEND_LEASE` does not say otherwise, in seconds.
+fn lease() -> u64 {
+    let secs = env::var("WXTOKEND_LEASE");
+    secs.map_or(LEASE.as_secs(), |secs| secs.parse().unwrap())
+}
 
 /// One process, its ways, and what it keeps over restarts.
 pub(crate) struct Replica {
@@ -187,7 +193,7 @@ async fn replica(
         .in_a_fleet();
     let path = home.path("data").display().to_string();
     let mut shared = String::from(store);
-    write!(shared, "\nlease = '{}s'\ncache = '{path}'", LEASE.as_secs()).unwrap();
+    write!(shared, "\nlease = '{}s'\ncache = '{path}'", lease()).unwrap();
     let home = home
         .replace(&format!("path = '{path}'"), &shared)
         .replace("[grpc]\n", GRPC);
