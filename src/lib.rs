@@ -30,7 +30,7 @@
 //! | who may ask | `domain/access.rs` |
 //! | what keeps a secret out of the log | `domain/secret.rs`, `upstream/error.rs`, `telemetry/log.rs` |
 //! | the loop | `refresher/mod.rs`; one app in its care: `refresher/app/mod.rs`; who waits for it: `app/reports.rs`; what is to be saved: `app/saving.rs`; what it warns of: `app/warnings.rs` |
-//! | who refreshes an app, when there are replicas | `refresher/app/replica.rs`; when it is given up: `app/claim.rs`; reports that go to that one: `app/relay.rs` |
+//! | who refreshes an app, when there are replicas | `refresher/app/replica.rs`; when it is taken and given up: `app/claim.rs`; fetches without a claim: `app/stray.rs`; reports that go to that one: `app/relay.rs` |
 //! | how replicas share a store | `store/shared/`; as keys of etcd: `store/etcd/`; as scripts of Redis: `store/redis/` |
 //! | how old a record is, whatever the clocks show | `store/times.rs` |
 //! | from one store to another | `store/transfer.rs` |

@@ -24,7 +24,7 @@ use super::{
 use crate::seeds::live_through;
 
 /// Weeks that every run of the tests goes through.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 60;
 
 /// A week has so many lives of a token.
 const LIVES: u32 = 24;
