@@ -23,6 +23,7 @@ mod replica;
 mod reported;
 mod restore;
 mod shown;
+mod suspect;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use ability::Ability;
 use looks::Looks;
 pub use reach::Reach;
 pub use reported::Verdict;
+use suspect::Suspect;
 
 use super::{
     Ask, Generation, Mode, Moment, Note, Now, Policy, Token, Trouble, budget::Ledger,
@@ -81,6 +83,10 @@ struct Held {
     previous_expires_at: Option<Moment>,
 }
 
+/// Two statements of one token's end that differ by less are the same: WeChat and the store that replicas share
+/// round to whole seconds, and the rest is the way.
+const ROUNDING: Duration = Duration::from_secs(3);
+
 /// A fetch that is under way.
 #[derive(Debug)]
 struct Fetch {
@@ -88,28 +94,6 @@ struct Fetch {
     reserved: Option<Generation>,
     replacement: bool,
     begun: Moment,
-}
-
-/// An outcome is open: WeChat may have made a token that never arrived.
-#[derive(Clone, Copy, Debug)]
-struct Suspect {
-    /// The earliest time at which it may have done so.
-    since: Moment,
-    /// The latest one: another token so soon would end ours at once.
-    last: Moment,
-    /// Whether WeChat has answered anything since.
-    replied: bool,
-}
-
-impl Suspect {
-    /// One fetch was sent at `since`, and its outcome is open.
-    fn new(since: Moment) -> Self {
-        Self {
-            since,
-            last: since,
-            replied: false,
-        }
-    }
 }
 
 /// The two mints that kill a leaked token.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Drill, Fetch, Rotation, Slot, Suspect, ability::Ability};
+use super::{Drill, Fetch, ROUNDING, Rotation, Slot, Suspect, ability::Ability};
 use crate::domain::{
     Ask, Fetched, Mode, Moment, Now, Remedy, Secret, Token, Trouble, budget::FORCED_GAP,
     time::whole_millis,
@@ -10,9 +10,6 @@ use crate::domain::{
 
 /// A stable token that changes with more than this left beyond the overlap was forced by somebody.
 const FOREIGN_SLACK: Duration = Duration::from_secs(5);
-
-/// Two statements of one life that differ by less are the same, up to WeChat's rounding.
-const ROUNDING: Duration = Duration::from_secs(2);
 
 impl Slot {
     /// A fetch that was sent at `sent` brought a token. `None` if it is the one that is held.

@@ -1,12 +1,9 @@
 //! One app in the eyes of one of several replicas: another one refreshes it, or we do so from now on.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{Reach, Slot, Suspect, looks::Looks};
+use super::{ROUNDING, Reach, Slot, Suspect, looks::Looks};
 use crate::domain::{Generation, Mode, Moment, Note, Now, Record, Token};
-
-/// Two statements of one token's end that differ by less are the same.
-const ROUNDING: Duration = Duration::from_secs(2);
 
 impl Slot {
     /// Another replica refreshes from now on. What was under way here is forgotten; the token stays.
