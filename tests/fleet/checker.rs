@@ -37,6 +37,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 struct Answer {
     at: Instant,
+    took: Duration,
     generation: u64,
     refused: bool,
 }
@@ -47,8 +48,6 @@ pub(crate) struct Account {
     pub(crate) app: String,
     pub(crate) replica: usize,
     answers: Vec<Answer>,
-    /// How long each answer took.
-    pub(crate) took: Vec<Duration>,
     pub(crate) unanswered: u64,
 }
 
@@ -65,7 +64,6 @@ pub(crate) async fn ask_all_the_time(
         app: app.to_owned(),
         replica,
         answers: Vec::new(),
-        took: Vec::new(),
         unanswered: 0,
     };
     while !over.load(Ordering::Relaxed) {
@@ -73,12 +71,13 @@ pub(crate) async fn ask_all_the_time(
         let answer = timeout(Duration::from_millis(500), client.get_token(get(app))).await;
         // A process that stood still answers late: what it says then is from then.
         if let Ok(Ok(answer)) = answer {
-            account.took.push(asked.elapsed());
+            let took = asked.elapsed();
             let token = answer.into_inner().token.unwrap();
             let refused = !wechat.accepts(app, &token.access_token);
             seen.sees(app, &token, &format!("at replica {replica}"));
             account.answers.push(Answer {
                 at: Instant::now(),
+                took,
                 generation: token.generation,
                 refused,
             });
@@ -114,12 +113,6 @@ pub(crate) async fn watch_all_the_time(
     messages
 }
 
-/// The time that 99 of a hundred answers did not exceed.
-pub(crate) fn p99(mut took: Vec<Duration>) -> Duration {
-    took.sort_unstable();
-    took.get(took.len() * 99 / 100).copied().unwrap_or_default()
-}
-
 /// When which replicas were in trouble.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Troubles(Vec<(Vec<usize>, Instant, Instant)>);
@@ -148,6 +141,17 @@ pub(crate) struct Refusals {
 impl Account {
     pub(crate) fn answered(&self) -> usize {
         self.answers.len()
+    }
+
+    /// The time that 99 of a hundred answers did not exceed, before `begin` and from then on.
+    pub(crate) fn p99(&self, begin: Instant) -> (Duration, Duration) {
+        let (calm, then): (Vec<_>, Vec<_>) = self.answers.iter().partition(|a| a.at < begin);
+        let p99 = |answers: Vec<&Answer>| {
+            let mut took: Vec<_> = answers.iter().map(|answer| answer.took).collect();
+            took.sort_unstable();
+            took.get(took.len() * 99 / 100).copied().unwrap_or_default()
+        };
+        (p99(calm), p99(then))
     }
 
     pub(crate) fn refusals(&self, begin: Instant) -> Refusals {
