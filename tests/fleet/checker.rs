@@ -183,7 +183,9 @@ impl Account {
 pub(crate) fn late(accounts: &[Account], troubles: &Troubles, begin: Instant) -> Vec<String> {
     let mut first: BTreeMap<(&str, u64), Instant> = BTreeMap::new();
     for account in accounts {
-        for answer in &account.answers {
+        // Who is cut off cannot tell anybody what it has.
+        let told = |answer: &&Answer| troubles.free(account.replica, answer.at, answer.at);
+        for answer in account.answers.iter().filter(told) {
             let at = first.entry((&account.app, answer.generation));
             let at = at.or_insert(answer.at);
             *at = answer.at.min(*at);
