@@ -20,6 +20,7 @@ pub enum Request {
     /// A fetch of mine had no claim, or outlived it, and its token is nobody's.
     Stray {
         /// How long ago WeChat answered it.
+        #[serde(default)]
         ago_ms: u64,
     },
     /// My readers have seen this generation, which I could not save.
