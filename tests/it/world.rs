@@ -86,13 +86,17 @@ struct Server {
     task: JoinHandle<()>,
 }
 
+/// A Sunday noon in Beijing, so that budgets begin anew on the way.
+pub(crate) fn sunday() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_hours(498_676)
+}
+
 impl World {
     /// A WeChat with an account for each of `apps`; no server runs yet.
     pub(crate) fn new(settings: Settings, apps: &[(&str, Policy)], seed: u64) -> Self {
         let clock = Clock::simulated(Now {
             boot: Moment::since_boot(Duration::from_hours(1000)),
-            // A Sunday noon in Beijing, so that budgets begin anew on the way.
-            wall: SystemTime::UNIX_EPOCH + Duration::from_hours(498_676),
+            wall: sunday(),
         });
         let apps: Vec<_> = apps
             .iter()

@@ -160,16 +160,16 @@ impl Slot {
     }
 
     /// Readers of another replica have seen `generation`, which could not be saved. Whether the token has a
-    /// higher number now, to be saved before readers see it.
+    /// higher number now, to be saved before readers see it. Not for a moment in which a fetch is under way:
+    /// that has reserved its number.
     pub fn outnumbered(&mut self, generation: Generation) -> bool {
-        if generation <= self.taken {
-            return false;
-        }
-        self.taken = Generation(generation.0.saturating_add(1));
-        let idle = self.fetch.is_none() && self.held.is_some();
-        if idle {
+        self.taken = self.taken.max(generation);
+        let held = self.held.as_ref().map(|held| held.token.generation);
+        let behind = held.is_some_and(|held| held < generation);
+        if behind {
+            self.taken.0 = self.taken.0.saturating_add(1);
             self.renumber();
         }
-        idle
+        behind
     }
 }

@@ -24,10 +24,12 @@ const OVERLAPS: u32 = 3;
 impl Replica {
     /// The claim is free. Other news about the board must not put off what was planned already.
     fn plan_to_claim(&mut self, overlap: Duration, overdue: bool, now: Now) {
-        let pause = match overdue && !self.named {
-            _ if self.gave_up_lately(overlap, now) => HESITATION,
-            true => DEFERENCE,
-            false => Duration::ZERO,
+        let pause = if self.gave_up_lately(overlap, now) {
+            HESITATION
+        } else if overdue && !self.named {
+            DEFERENCE
+        } else {
+            Duration::ZERO
         };
         let at = now.boot + pause;
         self.claim_at = Some(self.claim_at.map_or(at, |planned| planned.min(at)));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{sync::oneshot, task::JoinSet, time::sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{App, Event, reports::Waiting};
 use crate::{
@@ -204,11 +204,7 @@ impl App {
                 events.spawn(async move { (name, Event::Judged(id, letter, reply)) });
             }
             Request::Ahead { generation } => {
-                if self.slot.outnumbered(Generation(generation)) {
-                    info!(app = %self.name, from = letter.from, "another replica has shown a higher generation, so the token gets a new one");
-                    replica.renumbering = true;
-                    self.saving.retry_at = Some(now.boot);
-                }
+                replica.outnumbered = replica.outnumbered.max(Some(Generation(generation)));
                 let reply = Reply::Noted;
                 events.spawn(async move { (name, Event::Judged(id, letter, reply)) });
             }

@@ -57,6 +57,8 @@ pub(super) struct Replica {
     /// The replica that refreshes was told that its record, of this generation, is behind what readers here
     /// have seen.
     pub(super) ahead_of: Option<(String, Generation)>,
+    /// Readers of another replica have seen this generation.
+    pub(super) outnumbered: Option<Generation>,
     /// The token has a new number, which readers may see only once it is saved.
     pub(super) renumbering: bool,
     /// Until when the token is certain, as readers know it, and whether that is over.
@@ -87,6 +89,7 @@ impl Replica {
             before: None,
             alone_at: None,
             ahead_of: None,
+            outnumbered: None,
             renumbering: false,
             said: (None, false),
             told: None,
@@ -147,9 +150,8 @@ impl App {
             }
         };
         if reached {
-            let saved = replica.shared.load(appid).await;
-            let taken = |saved: Option<Record>| saved.map(|saved| saved.taken());
-            if saved.is_ok_and(|saved| taken(saved) >= Some(record.taken())) {
+            let saved = replica.shared.load(appid).await.ok().flatten();
+            if saved.is_some_and(|saved| saved.taken() >= record.taken()) {
                 return;
             }
         }
@@ -186,7 +188,6 @@ impl App {
             self.follow(now);
         }
         self.take_over_if_ours(now, events);
-        self.own_up(now);
         self.read_letters(now, events);
         self.show(now, publisher);
     }
@@ -210,6 +211,7 @@ impl App {
         let Some(replica) = &mut self.replica else {
             return;
         };
+        replica.outnumbered = None;
         if std::mem::take(&mut replica.holds) {
             info!(app = %self.name, "another replica may refresh the app from now on");
         }
@@ -256,6 +258,9 @@ impl App {
     /// Lets the slot do what may be done now, and tries to take a claim that is free.
     pub(super) fn keep_within_reach(&mut self, now: Now, events: &mut JoinSet<(AppName, Event)>) {
         self.take_over_if_ours(now, events);
+        if !self.cut_off(now) {
+            self.own_up(now);
+        }
         let (mode, overlap, busy) = (self.policy.mode, self.policy.overlap, self.has_business());
         let Some(replica) = &mut self.replica else {
             return;
@@ -272,6 +277,7 @@ impl App {
         let contact = contact.unwrap_or_default();
         if replica.holds {
             self.slot.reaches(Reach::Everything, contact, now);
+            self.number_above_the_others(now);
             return self.let_another_try(now, events);
         }
         let cut_off = replica.cut_off(overlap, now);

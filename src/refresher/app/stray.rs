@@ -77,10 +77,28 @@ impl App {
             return;
         };
         let (seen, saved) = (self.slot.taken(), record.taken());
+        if seen <= saved {
+            return;
+        }
         let about = (holder.clone(), saved);
-        if seen > saved && replica.ahead_of.as_ref() != Some(&about) {
+        if replica.ahead_of.as_ref() != Some(&about) {
             replica.ahead_of = Some(about);
             self.ask(Request::Ahead { generation: seen.0 }, now);
+        }
+    }
+
+    /// Gives the token a generation above those that readers of other replicas have seen. A fetch or a save
+    /// that is under way ends with the number that it began with.
+    pub(super) fn number_above_the_others(&mut self, now: Now) {
+        let busy = self.has_business();
+        let Some(replica) = self.replica.as_mut().filter(|_| !busy) else {
+            return;
+        };
+        let seen = replica.outnumbered.take();
+        if seen.is_some_and(|seen| self.slot.outnumbered(seen)) {
+            info!(app = %self.name, "another replica has shown a higher generation, so the token gets a new one");
+            replica.renumbering = true;
+            self.saving.retry_at = Some(now.boot);
         }
     }
 

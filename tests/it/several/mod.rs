@@ -9,7 +9,7 @@ mod weeks;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{task::JoinHandle, time::sleep};
@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     wire::{Wire, since_epoch},
-    world::Disk,
+    world::{Disk, sunday},
 };
 
 /// What they share, and they.
@@ -73,11 +73,6 @@ struct Process {
     tokens: Tokens,
     stop: CancellationToken,
     task: JoinHandle<()>,
-}
-
-/// A Sunday noon in Beijing, so that budgets begin anew on the way.
-fn sunday() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_hours(498_676)
 }
 
 impl Fleet {

@@ -152,13 +152,14 @@ impl Week {
         let life = Duration::from_secs([60, 120, 600, 1800, 7200][dice.usize(..5)]);
         let overlap = (life / 6).min(Duration::from_mins(5));
         let floor = Duration::from_secs(1).min(overlap / 50);
+        let timeout = (life / 30).min(Duration::from_secs(10));
         let policy = |mode: Mode, dice: &mut Rng| Policy {
             mode,
             overlap,
             floor,
             probe_every: [life / 60, life / 20][dice.usize(..2)],
             ceiling: (life / 12).min(Duration::from_mins(1)).max(floor),
-            timeout: (life / 30).min(Duration::from_secs(10)),
+            timeout,
             ..Policy::default()
         };
         let apps = [
@@ -171,8 +172,8 @@ impl Week {
             classic_per_day: u64::MAX,
             ..Settings::default()
         };
-        let lease = Duration::from_secs([5, 15][dice.usize(..2)])
-            .max(policy(Mode::Stable, &mut dice).timeout + Duration::from_secs(3));
+        let lease = Duration::from_secs([5, 15][dice.usize(..2)]);
+        let lease = lease.max(timeout + Duration::from_secs(3));
         let fleet = Fleet::new(settings, &apps, lease, dice.u64(..));
         Self {
             fleet,
