@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../it/contract.rs"]
+mod contract;
 #[path = "../it/history/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the other suite needs all of it")]
 mod history;
@@ -18,10 +20,10 @@ mod seen;
 mod served;
 
 mod checker;
-mod contract;
 mod engines;
 mod faults;
 mod links;
 mod peers;
+mod places;
 mod replicas;
 mod stories;

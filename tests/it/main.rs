@@ -6,6 +6,7 @@ mod admin;
 mod agent;
 mod cli;
 mod config;
+mod contract;
 mod corpora;
 mod damage;
 mod figures;

@@ -1,8 +1,10 @@
 //! Several replicas on one store, without a socket: the real refreshers, a database in memory, the
 //! sandbox's model of WeChat, and the ways between them, which can be cut.
 
+mod alone;
 mod database;
 mod links;
+mod shares;
 mod stories;
 mod way;
 mod weeks;
@@ -16,7 +18,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use wxtokend::{
     clock::Clock,
-    domain::{AppName, Mode, Moment, Now, Policy, Secret},
+    domain::{AppName, Mode, Moment, Now, Policy, Secret, Token},
     refresher::{Managed, Refresher},
     sandbox::{Credentials, Knobs, Model, Pool, Settings},
     store::{
@@ -36,6 +38,9 @@ use crate::{
     wire::{Wire, since_epoch},
     world::{Disk, sunday},
 };
+
+/// How long a claim outlives its replica, if nothing else is said.
+const LEASE: Duration = Duration::from_secs(15);
 
 /// What they share, and they.
 #[derive(Debug)]
@@ -75,7 +80,31 @@ struct Process {
     task: JoinHandle<()>,
 }
 
+/// As for two hours, if tokens live for `life`.
+fn policy(mode: Mode, life: Duration) -> Policy {
+    let overlap = (life / 6).min(Duration::from_mins(5));
+    let floor = Duration::from_secs(1).min(overlap / 50);
+    Policy {
+        mode,
+        overlap,
+        floor,
+        probe_every: life / 20,
+        ceiling: (life / 12).min(Duration::from_mins(1)).max(floor),
+        timeout: (life / 30).min(Duration::from_secs(10)),
+        ..Policy::default()
+    }
+}
+
 impl Fleet {
+    /// With one app, as they are without any settings.
+    fn usual(mode: Mode) -> Self {
+        let policy = Policy {
+            mode,
+            ..Policy::default()
+        };
+        Self::new(Settings::default(), &[("app", policy)], LEASE, 1)
+    }
+
     /// Three machines whose clocks differ by ten minutes; no replica runs yet.
     fn new(settings: Settings, apps: &[(&str, Policy)], lease: Duration, seed: u64) -> Self {
         let apps: Vec<_> = apps
@@ -210,6 +239,14 @@ impl Fleet {
             .process
             .as_ref()
             .map(|process| &process.tokens)
+    }
+
+    /// What replica `n` hands out of the first app.
+    async fn token(&self, n: usize) -> Arc<Token> {
+        let tokens = self.tokens(n).expect("it runs");
+        let app = &self.apps[0].name;
+        let issued = tokens.current(app, Duration::from_mins(1)).await;
+        issued.expect("there is one").token
     }
 
     /// The time as the model counts it.

@@ -19,6 +19,7 @@ use wxtokend::{
 use super::{
     App, Fleet,
     links::Way,
+    policy,
     way::{Fetch, Outcome},
 };
 use crate::seeds::live_through;
@@ -150,17 +151,11 @@ impl Week {
     fn new(seed: u64) -> Self {
         let mut dice = Rng::with_seed(seed);
         let life = Duration::from_secs([60, 120, 600, 1800, 7200][dice.usize(..5)]);
-        let overlap = (life / 6).min(Duration::from_mins(5));
-        let floor = Duration::from_secs(1).min(overlap / 50);
-        let timeout = (life / 30).min(Duration::from_secs(10));
+        let quick = policy(Mode::Classic, life);
         let policy = |mode: Mode, dice: &mut Rng| Policy {
             mode,
-            overlap,
-            floor,
             probe_every: [life / 60, life / 20][dice.usize(..2)],
-            ceiling: (life / 12).min(Duration::from_mins(1)).max(floor),
-            timeout,
-            ..Policy::default()
+            ..quick
         };
         let apps = [
             ("classic", policy(Mode::Classic, &mut dice)),
@@ -168,12 +163,12 @@ impl Week {
         ];
         let settings = Settings {
             life,
-            overlap,
+            overlap: quick.overlap,
             classic_per_day: u64::MAX,
             ..Settings::default()
         };
         let lease = Duration::from_secs([5, 15][dice.usize(..2)]);
-        let lease = lease.max(timeout + Duration::from_secs(3));
+        let lease = lease.max(quick.timeout + Duration::from_secs(3));
         let fleet = Fleet::new(settings, &apps, lease, dice.u64(..));
         Self {
             fleet,

@@ -2,74 +2,40 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep, timeout},
+};
 use wxtokend::{
     clock::Clock,
-    config::{self, Sharing, Tls},
     domain::{Generation, Mode, Note, Now, Record, Remedy, Secret, Token, Trouble, budget::Ledger},
     store::{
-        self, Opened, Shared, Store, StoreError,
-        shared::{Holder, Reply, Request, Seen},
+        Store, StoreError,
+        shared::{Holder, Reply, Request, Seen, Shared},
     },
 };
 
-use crate::{
-    engines::{Etcd, Papers, Redis},
-    process::PATIENCE,
-};
+/// How long a claim outlives its replica in these stores.
+pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
-const APP: &str = "wx0123456789abcdef";
-const LEASE: Duration = Duration::from_secs(5);
+/// An app's appid.
+pub(crate) const APP: &str = "wx0123456789abcdef";
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A store to share, and a name that no other test has.
-struct Place {
-    name: &'static str,
-    config: Box<dyn Fn() -> config::Store + Send + Sync>,
+/// What must come comes much sooner.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store to share.
+pub(crate) struct Place {
+    /// A name that no other test has.
+    pub(crate) name: &'static str,
+    /// What replicas read the time from.
+    pub(crate) clock: Clock,
+    /// What a new replica with these apps and this clock has of it.
+    pub(crate) join: Join,
 }
 
-fn sharing() -> Sharing {
-    Sharing {
-        lease: LEASE,
-        cache: None,
-    }
-}
-
-fn on_etcd(etcd: &Etcd) -> Place {
-    let endpoints: Vec<String> = etcd
-        .addresses
-        .iter()
-        .map(|a| format!("http://{a}"))
-        .collect();
-    Place {
-        name: "etcd",
-        config: Box::new(move || {
-            let etcd = config::Etcd {
-                endpoints: endpoints.clone(),
-                prefix: "/contract/".into(),
-                user: None,
-                tls: Tls::default(),
-            };
-            config::Store::Etcd(etcd, sharing())
-        }),
-    }
-}
-
-fn on_redis(name: &'static str, url: String) -> Place {
-    Place {
-        name,
-        config: Box::new(move || {
-            let redis = config::Redis {
-                url: url.clone(),
-                prefix: "contract:".into(),
-                user: None,
-                password_file: None,
-                tls: Tls::default(),
-            };
-            config::Store::Redis(redis, sharing())
-        }),
-    }
-}
+pub(crate) type Join = Box<dyn Fn(Vec<String>, Clock) -> Arc<Shared> + Send + Sync>;
 
 /// One replica's share, and what it is told.
 struct Share {
@@ -78,12 +44,13 @@ struct Share {
 }
 
 impl Place {
-    fn join(&self, clock: Clock) -> Share {
+    fn join(&self) -> Share {
+        self.join_by(self.clock)
+    }
+
+    fn join_by(&self, clock: Clock) -> Share {
         let apps = vec![APP.to_owned(), "wx-other_APP".to_owned()];
-        let opened = store::open(&(self.config)(), apps, clock).unwrap();
-        let Opened::Shared(shared) = opened else {
-            panic!("{} is not shared", self.name);
-        };
+        let shared = (self.join)(apps, clock);
         let changes = shared.changes().unwrap();
         Share { shared, changes }
     }
@@ -114,7 +81,7 @@ impl Share {
 }
 
 /// A record with something in every field, 20 minutes after its token was asked for.
-fn full(generation: u64, now: Now) -> Record {
+pub(crate) fn full(generation: u64, now: Now) -> Record {
     let (asked_at, expires_at) = (now.boot - 20 * MINUTE, now.boot + 100 * MINUTE);
     Record {
         mode: Mode::Classic,
@@ -156,7 +123,8 @@ fn apart(one: Duration, other: Duration) -> Duration {
     one.abs_diff(other)
 }
 
-async fn keeps_the_contract(place: &Place) {
+/// Fails where `place` does not.
+pub(crate) async fn keeps_the_contract(place: &Place) {
     what_one_saves_arrives_at_the_other(place).await;
     one_at_a_time_has_the_claim(place).await;
     a_claim_that_is_given_up_is_free_at_once(place).await;
@@ -165,9 +133,9 @@ async fn keeps_the_contract(place: &Place) {
 }
 
 async fn what_one_saves_arrives_at_the_other(place: &Place) {
-    let mut one = place.join(Clock::SYSTEM);
+    let mut one = place.join();
     one.claim().await;
-    let now = Clock::SYSTEM.now();
+    let now = place.clock.now();
     let record = full(7, now);
     one.shared.save(APP, &record).await.unwrap();
 
@@ -177,7 +145,7 @@ async fn what_one_saves_arrives_at_the_other(place: &Place) {
         wall: now.wall + 10 * MINUTE,
     };
     let clock = Clock::simulated(there);
-    let mut other = place.join(clock);
+    let mut other = place.join_by(clock);
     let seen = other
         .until("there is a record", |seen| seen.record.is_some())
         .await;
@@ -214,10 +182,10 @@ async fn what_one_saves_arrives_at_the_other(place: &Place) {
 }
 
 async fn one_at_a_time_has_the_claim(place: &Place) {
-    let mut one = place.join(Clock::SYSTEM);
+    let mut one = place.join();
     one.claim().await;
-    let now = Clock::SYSTEM.now();
-    let mut other = place.join(Clock::SYSTEM);
+    let now = place.clock.now();
+    let mut other = place.join();
     let first = Holder::Other(one.shared.me().to_owned());
     other
         .until("it is taken", |seen| seen.holder == first)
@@ -246,7 +214,7 @@ async fn one_at_a_time_has_the_claim(place: &Place) {
 }
 
 async fn a_claim_that_is_given_up_is_free_at_once(place: &Place) {
-    let (mut one, mut other) = (place.join(Clock::SYSTEM), place.join(Clock::SYSTEM));
+    let (mut one, mut other) = (place.join(), place.join());
     one.claim().await;
     let first = Holder::Other(one.shared.me().to_owned());
     let taken = |seen: &Seen| seen.holder == first;
@@ -257,27 +225,27 @@ async fn a_claim_that_is_given_up_is_free_at_once(place: &Place) {
         first,
         "not its own"
     );
-    let now = Clock::SYSTEM.now();
+    let now = place.clock.now();
     one.shared.save(APP, &full(1, now)).await.unwrap();
     one.shared.release(APP).await.unwrap();
     let refused = one.shared.save(APP, &full(2, now)).await;
     assert!(matches!(refused, Err(StoreError::Lost)), "{refused:?}");
     assert_eq!(one.shared.claim_until(APP), None);
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     other.claim().await;
     assert!(began.elapsed() < LEASE / 2, "{:?}", began.elapsed());
     other.shared.leave().await.unwrap();
 }
 
 async fn a_claim_ends_with_its_replica(place: &Place) {
-    let mut one = place.join(Clock::SYSTEM);
+    let mut one = place.join();
     one.claim().await;
-    let mut other = place.join(Clock::SYSTEM);
+    let mut other = place.join();
     let first = Holder::Other(one.shared.me().to_owned());
     other
         .until("it is taken", |seen| seen.holder == first)
         .await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     drop(one);
     other.claim().await;
     let took = began.elapsed();
@@ -291,7 +259,7 @@ async fn a_claim_ends_with_its_replica(place: &Place) {
 }
 
 async fn letters_are_delivered_and_answered(place: &Place) {
-    let (mut one, mut other) = (place.join(Clock::SYSTEM), place.join(Clock::SYSTEM));
+    let (mut one, mut other) = (place.join(), place.join());
     one.claim().await;
     let request = Request::Stale {
         generation: 7,
@@ -305,7 +273,7 @@ async fn letters_are_delivered_and_answered(place: &Place) {
         .await
         .is_err()
     {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
     }
     let seen = one
         .until("there is a letter", |seen| !seen.letters.is_empty())
@@ -325,103 +293,8 @@ async fn letters_are_delivered_and_answered(place: &Place) {
         .await;
     one.shared.answer(APP, "id-1", &letter).await.unwrap();
     // An answer to nobody brings nothing back.
-    let mut third = place.join(Clock::SYSTEM);
+    let mut third = place.join();
     let seen = third.until("how it stands", |_| true).await;
     assert!(seen.letters.is_empty(), "{:?}", seen.letters);
     one.shared.leave().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd_keeps_the_contract() {
-    let etcd = Etcd::start(3).await;
-    keeps_the_contract(&on_etcd(&etcd)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn redis_keeps_the_contract() {
-    let redis = Redis::start().await;
-    keeps_the_contract(&on_redis("redis", redis.url())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn redis_behind_sentinels_keeps_the_contract() {
-    let redis = Redis::start_with_sentinels().await;
-    keeps_the_contract(&on_redis("sentinel", redis.url())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_of_redis_keeps_the_contract() {
-    let redis = Redis::start_cluster().await;
-    keeps_the_contract(&on_redis("cluster", redis.url())).await;
-}
-
-fn tls(papers: &Papers) -> Tls {
-    let (ca, cert, key) = papers.paths();
-    Tls {
-        ca_file: Some(ca.into()),
-        identity: Some((cert.into(), key.into())),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn over_tls_and_with_a_password_etcd_keeps_the_contract() {
-    let papers = Papers::new();
-    let etcd = Etcd::start_with_tls(&papers).await;
-    let endpoint = etcd.addresses[0].replace("127.0.0.1", "https://localhost");
-    let password = papers.file("password", "CANARY-password\n");
-    switch_users_on(&endpoint, &papers).await;
-    let tls = tls(&papers);
-    keeps_the_contract(&Place {
-        name: "etcd over TLS",
-        config: Box::new(move || {
-            let etcd = config::Etcd {
-                endpoints: vec![endpoint.clone()],
-                prefix: "/contract/".into(),
-                user: Some(("root".into(), password.clone())),
-                tls: tls.clone(),
-            };
-            config::Store::Etcd(etcd, sharing())
-        }),
-    })
-    .await;
-}
-
-async fn switch_users_on(endpoint: &str, papers: &Papers) {
-    let (ca, cert, key) = papers.paths();
-    let read = |path: &str| std::fs::read(path).unwrap();
-    let tls = etcd_client::TlsOptions::new()
-        .ca_certificate(etcd_client::Certificate::from_pem(read(&ca)))
-        .identity(etcd_client::Identity::from_pem(read(&cert), read(&key)));
-    let options = etcd_client::ConnectOptions::new().with_tls(tls);
-    let mut client = etcd_client::Client::connect([endpoint], Some(options))
-        .await
-        .unwrap();
-    client
-        .user_add("root", "CANARY-password", None)
-        .await
-        .unwrap();
-    client.user_grant_role("root", "root").await.unwrap();
-    client.auth_enable().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn over_tls_and_with_a_password_redis_keeps_the_contract() {
-    let papers = Papers::new();
-    let redis = Redis::start_with_tls(&papers, "CANARY-password").await;
-    let (url, tls) = (redis.url(), tls(&papers));
-    let password = papers.file("password", "CANARY-password\n");
-    keeps_the_contract(&Place {
-        name: "redis over TLS",
-        config: Box::new(move || {
-            let redis = config::Redis {
-                url: url.clone(),
-                prefix: "contract:".into(),
-                user: Some("tokens".into()),
-                password_file: Some(password.clone()),
-                tls: tls.clone(),
-            };
-            config::Store::Redis(redis, sharing())
-        }),
-    })
-    .await;
 }

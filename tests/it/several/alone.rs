@@ -1,0 +1,143 @@
+//! Replicas that hear of nobody and go on alone.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use wxtokend::{
+    domain::Mode,
+    sandbox::{Knobs, Settings},
+};
+
+use super::{Fleet, LEASE, links::Way, policy, way::Fetch};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// The one that refreshes first. Its clock is twenty minutes ahead of another's, and so are its numbers.
+const FIRST: usize = 2;
+
+const TWO_HOURS: Duration = Duration::from_hours(2);
+
+/// Cut off from the store are, from before the planned refresh until an overlap before the token's end, all
+/// replicas; the first is about to fetch alone when this returns. Unless it is `left_alone`, another one has
+/// done so by then.
+async fn out_of_touch(life: Duration, left_alone: bool) -> Fleet {
+    let policy = policy(Mode::Classic, life);
+    let (overlap, moment) = (policy.overlap, policy.overlap / 5);
+    let settings = Settings {
+        life,
+        overlap,
+        ..Settings::default()
+    };
+    let mut fleet = Fleet::new(settings, &[("app", policy)], LEASE, 1);
+    fleet.start(FIRST);
+    fleet.everybody_has_a_token().await;
+    fleet.start(0);
+    fleet.start(1);
+    let middle = Instant::now() + life / 2;
+    sleep_until(middle - moment).await;
+    for n in 0..3 {
+        fleet.set(n, |state| state.to_store = Way::Closed);
+    }
+    sleep_until(middle + life / 2 - overlap - moment).await;
+    if !left_alone {
+        for n in 0..2 {
+            fleet.set(n, |state| state.to_store = Way::Open);
+        }
+        sleep(moment / 2).await;
+    }
+    fleet
+}
+
+/// Until WeChat is asked by the first without a claim.
+async fn fetch_alone(fleet: &Fleet) {
+    let alone = |fetch: &Fetch| fetch.replica == FIRST && fetch.claimed.is_none();
+    let mut patience = 600;
+    while !fleet.fetches(0).iter().any(alone) {
+        sleep(MINUTE / 60).await;
+        patience -= 1;
+        assert!(patience > 0, "{:#?}", fleet.fetches(0));
+    }
+}
+
+/// Every replica hands out the same token, and WeChat accepts it.
+async fn all_have_the_same(fleet: &Fleet) {
+    let mut all = Vec::new();
+    for n in 0..3 {
+        let token = fleet.token(n).await;
+        let alive = fleet.alive(&fleet.apps[0], &token.value);
+        assert!(alive, "replica {n} hands out a dead one");
+        all.push(token.generation);
+    }
+    assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_went_on_alone_gets_the_claim_and_no_token_is_fetched_again() {
+    let mut fleet = out_of_touch(TWO_HOURS, true).await;
+    fetch_alone(&fleet).await;
+    for n in [0, 1, FIRST] {
+        fleet.set(n, |state| state.to_store = Way::Open);
+        // It does not matter who finds the store first.
+        sleep(Duration::from_millis(300)).await;
+    }
+    sleep(MINUTE / 6).await;
+    all_have_the_same(&fleet).await;
+    assert_eq!(fleet.fetches(0).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_without_a_claim_is_told_to_the_one_that_refreshes_before_its_token_dies_of_it() {
+    let mut fleet = out_of_touch(TWO_HOURS, false).await;
+    fetch_alone(&fleet).await;
+    assert_eq!(fleet.fetches(0).len(), 3, "another replica had done so too");
+    sleep(MINUTE / 2).await;
+    fleet.set(FIRST, |state| state.to_store = Way::Open);
+    sleep(MINUTE / 6).await;
+    assert_eq!(fleet.fetches(0).len(), 4, "one that nobody has to lose");
+    for _ in 0..600 {
+        all_have_the_same(&fleet).await;
+        sleep(MINUTE / 60).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_without_a_claim_is_told_as_well_if_the_others_are_heard_of_before_its_answer() {
+    let mut fleet = out_of_touch(TWO_HOURS, false).await;
+    fleet.turn(&Knobs {
+        latency: Some(MINUTE / 20),
+        ..Knobs::default()
+    });
+    fetch_alone(&fleet).await;
+    fleet.set(FIRST, |state| state.to_store = Way::Open);
+    sleep(MINUTE / 4).await;
+    let last = fleet.fetches(0).pop().expect("several");
+    assert!(last.replica != FIRST && last.claimed.is_some(), "{last:?}");
+    sleep(MINUTE).await;
+    all_have_the_same(&fleet).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_replicas_that_do_not_hear_of_each_other_never_give_two_tokens_one_number() {
+    // The numbers are ahead of the others' clocks until the end.
+    let fleet = out_of_touch(MINUTE * 15, false).await;
+    fetch_alone(&fleet).await;
+    sleep(MINUTE / 60).await;
+    let (one, other) = (fleet.token(FIRST).await, fleet.token(0).await);
+    assert_ne!(one.value, other.value);
+    assert_ne!(one.generation, other.generation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_with_what_readers_have_seen_although_the_store_knows_less() {
+    let mut fleet = out_of_touch(TWO_HOURS, true).await;
+    fetch_alone(&fleet).await;
+    sleep(MINUTE / 60).await;
+    let seen = fleet.token(FIRST).await.generation;
+    fleet.kill(FIRST).await;
+    fleet.set(FIRST, |state| state.to_store = Way::Open);
+    fleet.start(FIRST);
+    assert_eq!(fleet.token(FIRST).await.generation, seen);
+    sleep(MINUTE).await;
+    assert_eq!(fleet.token(FIRST).await.generation, seen);
+    assert_eq!(fleet.fetches(0).len(), 2);
+}

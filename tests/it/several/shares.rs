@@ -1,0 +1,98 @@
+//! What a replica has of the store. The database in memory stands for etcd and Redis, so it does what they do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use wxtokend::{
+    clock::Clock,
+    domain::{Generation, Moment, Now},
+    store::{
+        Store,
+        shared::{Shared, Sharing},
+    },
+};
+
+use super::{database::Database, links::Link};
+use crate::{
+    contract::{APP, LEASE, Place, full, keeps_the_contract},
+    world::{Disk, sunday},
+};
+
+/// What `me` has of `database`.
+fn join(
+    database: &Arc<Database>,
+    me: String,
+    apps: Vec<String>,
+    clock: Clock,
+    cache: Option<Arc<dyn Store>>,
+) -> Shared {
+    let client = database.client(&me, LEASE, Arc::<Link>::default());
+    let sharing = Sharing {
+        me,
+        apps,
+        lease: LEASE,
+        cache,
+        boot_id: String::new(),
+        clock,
+    };
+    Shared::begin(Arc::new(client), sharing)
+}
+
+fn clock() -> Clock {
+    Clock::simulated(Now {
+        boot: Moment::since_boot(Duration::from_hours(1000)),
+        wall: sunday(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_database_in_memory_keeps_the_contract() {
+    let database = Database::new();
+    let joined = AtomicU32::new(0);
+    let place = Place {
+        name: "memory",
+        clock: clock(),
+        join: Box::new(move |apps, clock| {
+            let me = format!("replica-{}", joined.fetch_add(1, Ordering::Relaxed));
+            Arc::new(join(&database, me, apps, clock, None))
+        }),
+    };
+    keeps_the_contract(&place).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_local_copy_follows_the_store_but_never_to_what_is_older_than_readers_have_seen() {
+    let (database, disk, clock) = (Database::new(), Arc::new(Disk::default()), clock());
+    let copy = || disk.backup().get(APP).map(|record| record.generation);
+    let apps = || vec![APP.to_owned()];
+    let cache = Some(Arc::clone(&disk) as Arc<dyn Store>);
+    let reader = join(&database, "reader".into(), apps(), clock, cache);
+    let _changes = reader.changes();
+    let holder = join(&database, "holder".into(), apps(), clock, None);
+    let _changes = holder.changes();
+    assert!(holder.wait_for_contact(LEASE).await);
+    holder.claim(APP).await.unwrap();
+    let save = async |generation| {
+        while holder
+            .save(APP, &full(generation, clock.now()))
+            .await
+            .is_err()
+        {
+            sleep(LEASE / 50).await;
+        }
+        sleep(LEASE / 5).await;
+    };
+    save(7).await;
+    assert_eq!(copy(), Some(Generation(7)));
+    reader.keep(APP, &full(9, clock.now())).await;
+    save(8).await;
+    assert_eq!(copy(), Some(Generation(9)));
+    save(11).await;
+    assert_eq!(copy(), Some(Generation(11)));
+}
