@@ -21,6 +21,7 @@ mod served;
 mod churn;
 mod clock;
 mod day;
+mod deaths;
 mod disk;
 mod held;
 mod kill;

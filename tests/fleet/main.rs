@@ -7,6 +7,8 @@
 
 #[path = "../it/contract.rs"]
 mod contract;
+#[path = "../chaos/deaths.rs"]
+mod deaths;
 #[path = "../it/history/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the other suite needs all of it")]
 mod history;
@@ -22,6 +24,7 @@ mod served;
 mod checker;
 mod engines;
 mod faults;
+mod kill;
 mod links;
 mod peers;
 mod places;

@@ -212,9 +212,13 @@ impl Home {
     }
 
     pub(crate) fn replace(mut self, from: &str, to: &str) -> Self {
+        self.change(from, to);
+        self
+    }
+
+    pub(crate) fn change(&mut self, from: &str, to: &str) {
         assert!(self.text.contains(from), "{}", self.text);
         self.text = self.text.replace(from, to);
-        self
     }
 
     /// For the environment of the program.
@@ -300,11 +304,16 @@ impl Home {
 
     /// Starts the server and waits until it listens.
     pub(crate) async fn serve(&self) -> Server {
+        self.serve_with(&[]).await
+    }
+
+    /// The same with more variables.
+    pub(crate) async fn serve_with(&self, more: &[(&str, &str)]) -> Server {
         self.history.next_server();
         let history = self.history.clone();
         Server {
             history,
-            ..Server::of(self.spawn()).await
+            ..Server::of(self.spawn_with(more)).await
         }
     }
 }
