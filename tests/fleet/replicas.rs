@@ -6,6 +6,7 @@ use wxtokend::sandbox::Settings;
 
 use crate::{
     engines::{Etcd, Redis},
+    history::History,
     links::Link,
     process::{Home, Server, WeChat, token_that},
     served::Client,
@@ -22,6 +23,10 @@ fn lease() -> u64 {
     let secs = env::var("WXTOKEND_LEASE");
     secs.map_or(LEASE.as_secs(), |secs| secs.parse().unwrap())
 }
+
+/// By how much replicas may differ in what they say of one token's end: WeChat and etcd count lives in whole
+/// seconds, and each replica that is cut off asks WeChat by itself.
+const APART: Duration = Duration::from_secs(2);
 
 /// One process, its ways, and what it keeps over restarts.
 pub(crate) struct Replica {
@@ -188,9 +193,8 @@ async fn replica(
     refresh: &str,
 ) -> Replica {
     let to_wechat = Link::to(wechat.url().replace("http://", "")).await;
-    let home = Home::new(&to_wechat.url(), refresh, apps)
-        .on_unix()
-        .in_a_fleet();
+    let mut home = Home::new(&to_wechat.url(), refresh, apps).on_unix();
+    home.history = History::of_servers_apart(APART);
     let path = home.path("data").display().to_string();
     let mut shared = String::from(store);
     write!(shared, "\nlease = '{}s'\ncache = '{path}'", lease()).unwrap();

@@ -153,7 +153,7 @@ pub(crate) struct Home {
     text: String,
     variables: Vec<(String, String)>,
     /// What the streams of every server said that ran here.
-    history: History,
+    pub(crate) history: History,
 }
 
 impl Home {
@@ -187,13 +187,6 @@ impl Home {
             variables: Vec::new(),
             history: History::over_sockets(),
         }
-    }
-
-    /// One of several replicas.
-    #[cfg(feature = "etcd")]
-    pub(crate) fn in_a_fleet(self) -> Self {
-        self.history.of_a_replica();
-        self
     }
 
     /// Listens on a unix socket, whose name stays the same over restarts.

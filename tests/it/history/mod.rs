@@ -48,10 +48,6 @@ const LAG: Duration = Duration::from_secs(1);
 /// Contract: a stream that has not begun waits so long for a token.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// Replicas may differ by so much in what they say of one token's end.
-#[cfg(feature = "etcd")]
-const REPLICAS_APART: Duration = Duration::from_secs(2);
-
 /// Times are counted in milliseconds, and rounded more than once.
 const ROUNDING: Duration = Duration::from_millis(10);
 
@@ -133,24 +129,23 @@ pub(crate) struct Seen {
 impl History {
     /// Of streams over sockets.
     pub(crate) fn over_sockets() -> Self {
-        Self::new(WAY)
+        Self::of_servers_apart(Duration::ZERO)
     }
 
-    /// Of one of several replicas: WeChat and etcd count lives in whole seconds, and each replica that is cut
-    /// off asks WeChat by itself.
-    #[cfg(feature = "etcd")]
-    pub(crate) fn of_a_replica(&self) {
-        self.0.book().apart = REPLICAS_APART;
+    /// The same of servers that may differ by `apart` in what they say of one token's end.
+    pub(crate) fn of_servers_apart(apart: Duration) -> Self {
+        Self::new(WAY, apart)
     }
 
     /// Of streams without a transport, on a paused clock.
     pub(crate) fn exact() -> Self {
-        Self::new(Duration::ZERO)
+        Self::new(Duration::ZERO, Duration::ZERO)
     }
 
-    fn new(way: Duration) -> Self {
+    fn new(way: Duration, apart: Duration) -> Self {
         let book = Book {
             way,
+            apart,
             ..Book::default()
         };
         Self(Arc::new(Open {
