@@ -20,6 +20,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
 /// An app's appid.
 pub(crate) const APP: &str = "wx0123456789abcdef";
+
+const OTHER_APP: &str = "wx-other_APP";
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// What must come comes much sooner.
@@ -49,7 +51,7 @@ impl Place {
     }
 
     fn join_by(&self, clock: Clock) -> Share {
-        let apps = vec![APP.to_owned(), "wx-other_APP".to_owned()];
+        let apps = vec![APP.to_owned(), OTHER_APP.to_owned()];
         let shared = (self.join)(apps, clock);
         let changes = shared.changes().unwrap();
         Share { shared, changes }
@@ -128,6 +130,7 @@ pub(crate) async fn keeps_the_contract(place: &Place) {
     what_one_saves_arrives_at_the_other(place).await;
     one_at_a_time_has_the_claim(place).await;
     a_claim_that_is_given_up_is_free_at_once(place).await;
+    all_claims_of_a_replica_last(place).await;
     a_claim_ends_with_its_replica(place).await;
     letters_are_delivered_and_answered(place).await;
 }
@@ -177,7 +180,7 @@ async fn what_one_saves_arrives_at_the_other(place: &Place) {
     other.until("the record was replaced", newer).await;
     let loaded = other.shared.load(APP).await.unwrap().unwrap();
     assert_eq!(loaded.generation, Generation(9));
-    assert!(other.shared.load("wx-other_APP").await.unwrap().is_none());
+    assert!(other.shared.load(OTHER_APP).await.unwrap().is_none());
     one.shared.leave().await.unwrap();
 }
 
@@ -235,6 +238,19 @@ async fn a_claim_that_is_given_up_is_free_at_once(place: &Place) {
     other.claim().await;
     assert!(began.elapsed() < LEASE / 2, "{:?}", began.elapsed());
     other.shared.leave().await.unwrap();
+}
+
+async fn all_claims_of_a_replica_last(place: &Place) {
+    let mut one = place.join();
+    one.claim().await;
+    one.shared.claim(OTHER_APP).await.unwrap();
+    sleep(LEASE * 3 / 2).await;
+    let other = place.join();
+    for app in [APP, OTHER_APP] {
+        let holder = other.shared.holder(app).await.unwrap();
+        assert_eq!(holder, Holder::Other(one.shared.me().to_owned()), "{app}");
+    }
+    one.shared.leave().await.unwrap();
 }
 
 async fn a_claim_ends_with_its_replica(place: &Place) {
