@@ -59,7 +59,9 @@ impl Adapters {
         while step == Step::Note {
             failpoint::pass("noting");
             note = match &errand.note {
-                Some(record) => self.save(record).await,
+                Some(record) if claimed => self.save(record).await,
+                // It would not be taken, and a store that is cut off takes its time to say so.
+                Some(_) => Err(StoreError::Lost),
                 None => Ok(()),
             };
             failpoint::pass("noted");

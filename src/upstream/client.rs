@@ -4,6 +4,9 @@
 //! it must not repeat a request, follow a redirect, reuse a connection that may be half dead, or ask
 //! the environment for a proxy. It tries the next base URL only while nothing was sent.
 //!
+//! What it gives up is given up by the kernel as well: without that, bytes that were not acknowledged would be
+//! sent again for minutes after the connection was closed.
+//!
 //! "Nothing was sent" is observed, not guessed from an error's kind: a [`Watched`] connector notes
 //! that a connection, with its TLS or its proxy tunnel, is ready for the request. Before that, nothing of the
 //! request can be on the wire; after it, everything may be. This also tells a time-out while
@@ -34,6 +37,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// How WeChat is reached.
 pub(super) struct Client {
     base_urls: Vec<Url>,
+    timeout: Duration,
     connect_timeout: Duration,
     proxy: Option<Proxy>,
     tls: ClientConfig,
@@ -85,6 +89,7 @@ impl Client {
         let proxy = config.proxy.as_deref().map(Proxy::all).transpose();
         let client = Self {
             base_urls: base_urls.collect::<Result<_, _>>()?,
+            timeout: config.timeout,
             connect_timeout: config.connect_timeout,
             proxy: proxy.map_err(|_| OpenError::Proxy)?,
             tls: tls::config(config.ca_file.as_deref())?,
@@ -171,6 +176,9 @@ impl Client {
             .referer(false)
             .user_agent(concat!("wxtokend/", env!("CARGO_PKG_VERSION")))
             .no_proxy();
+        // What was given up must not arrive when a network is mended, and retire the token obtained since.
+        #[cfg(target_os = "linux")]
+        let builder = builder.tcp_user_timeout(self.timeout);
         match &self.proxy {
             Some(proxy) => builder.proxy(proxy.clone()),
             None => builder,

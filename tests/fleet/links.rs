@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -11,7 +11,8 @@ use tokio::{
     sync::watch,
 };
 
-/// One way from here to there. What is under way when it is cut arrives when it is mended, as with TCP.
+/// One way from here to there. What is under way when it is cut arrives when it is mended, as with TCP, unless
+/// its sender has closed the connection: then the kernel drops it, for programs that bound that.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     at: SocketAddr,
@@ -55,12 +56,13 @@ impl Link {
 /// Carries what comes from `near` to `target`, and back, while the state of the network is one in which
 /// the way is `open`.
 pub(crate) async fn carry<S: Clone>(
-    near: TcpStream,
+    mut near: TcpStream,
     target: String,
     mut state: watch::Receiver<S>,
     open: impl Fn(&S) -> bool,
 ) {
-    if state.wait_for(&open).await.is_err() {
+    let mut sent = Vec::new();
+    if !hold(&mut near, &mut sent, &mut state, &open).await {
         return;
     }
     // Who is not there refuses, and so does the link.
@@ -71,22 +73,45 @@ pub(crate) async fn carry<S: Clone>(
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
     tokio::join!(
-        copy(near_in, far_out, state.clone(), &open),
-        copy(far_in, near_out, state, &open)
+        copy(near_in, far_out, sent, state.clone(), &open),
+        copy(far_in, near_out, Vec::new(), state, &open)
     );
 }
 
 async fn copy<S>(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    mut sent: Vec<u8>,
     mut state: watch::Receiver<S>,
     open: impl Fn(&S) -> bool,
 ) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let gone = state.wait_for(&open).await.is_err();
-        if gone || to.write_all(&buffer[..length]).await.is_err() {
+    while hold(&mut from, &mut sent, &mut state, &open).await {
+        if to.write_all(&sent).await.is_err() {
+            return;
+        }
+        sent.clear();
+        if !matches!(from.read_buf(&mut sent).await, Ok(1..)) {
             return;
         }
     }
+}
+
+/// Waits until the way is open, and collects what is sent meanwhile. Whether it is still wanted there: nobody
+/// sends it again after its sender has gone.
+async fn hold<S>(
+    from: &mut (impl AsyncRead + Unpin),
+    sent: &mut Vec<u8>,
+    state: &mut watch::Receiver<S>,
+    open: impl Fn(&S) -> bool,
+) -> bool {
+    while !open(&state.borrow_and_update()) {
+        let goes_on = tokio::select! {
+            changed = state.changed() => changed.is_ok(),
+            more = from.read_buf(sent) => matches!(more, Ok(1..)),
+        };
+        if !goes_on {
+            return false;
+        }
+    }
+    true
 }

@@ -8,6 +8,10 @@ use crate::domain::{Generation, Mode, Moment, Now};
 /// So many numbers are left to replicas that are cut off: theirs must not be those of other tokens.
 const ROOM: u64 = 1000;
 
+/// From the end of a replica's claim until another has asked WeChat in its place, at most: the claim is found
+/// free, left for a moment to whoever went on alone, and the fetch is noted.
+const SUCCESSION: Duration = Duration::from_secs(3);
+
 /// What this replica may do about an app, as the claims and the store are at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
@@ -130,7 +134,11 @@ impl Slot {
         let alone = match self.condition(now) {
             Condition::Lost => !held.dead,
             Condition::Dead => false,
-            _ => self.looks.alive_at >= self.doubtful_since(),
+            _ => {
+                let succession = SUCCESSION + self.policy.timeout;
+                let plain = self.doubtful_since().map(|at| at + succession);
+                self.looks.alive_at >= plain
+            }
         };
         let end = held.token.expires_at;
         let late = if alone {

@@ -36,7 +36,7 @@ async fn out_of_touch(life: Duration, left_alone: bool) -> Fleet {
     let middle = Instant::now() + life / 2;
     sleep_until(middle - moment).await;
     for n in 0..3 {
-        fleet.set(n, |state| state.to_store = Way::Closed);
+        fleet.set(n, |state| state.to_store = Way::Silent);
     }
     sleep_until(middle + life / 2 - overlap - moment).await;
     if !left_alone {
@@ -69,6 +69,17 @@ async fn all_have_the_same(fleet: &Fleet) {
         all.push(token.generation);
     }
     assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_alone_does_not_wait_for_the_store() {
+    let begin = Instant::now();
+    let fleet = out_of_touch(TWO_HOURS, true).await;
+    fetch_alone(&fleet).await;
+    let asked = fleet.fetches(0).last().expect("two").sent - begin;
+    let planned = TWO_HOURS.saturating_sub(MINUTE * 5);
+    assert!(asked >= planned, "{asked:?}");
+    assert!(asked < planned + MINUTE / 60, "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]

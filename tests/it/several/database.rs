@@ -24,7 +24,7 @@ use super::links::{Link, Way};
 const HALFWAY: Duration = Duration::from_millis(1);
 
 /// A call that gets no answer fails after this.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Hints that nobody has read.
 const HINTS: usize = 1024;

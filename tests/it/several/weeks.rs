@@ -18,6 +18,7 @@ use wxtokend::{
 
 use super::{
     App, Fleet,
+    database::PATIENCE,
     links::Way,
     policy,
     way::{Fetch, Outcome},
@@ -364,8 +365,14 @@ impl Week {
         if !fine && self.is_deaf_to_wechat(n, app) {
             return;
         }
-        let looks = app.policy.overlap / 30 + app.policy.floor * 2;
-        sleep(DELIVERY + if fine { Duration::ZERO } else { looks }).await;
+        let mut patience = DELIVERY;
+        if !fine {
+            patience += app.policy.overlap / 30 + app.policy.floor * 2;
+            if ended_at_once(app, now) {
+                patience += self.unheard(app);
+            }
+        }
+        sleep(patience).await;
         let again = tokens.current(&app.name, Duration::ZERO).await;
         let alive = again
             .as_ref()
@@ -378,6 +385,12 @@ impl Week {
             issued.token.generation,
             self.story(app)
         );
+    }
+
+    /// How long it takes a replica to find that it does not hear of the others.
+    fn unheard(&self, app: &App) -> Duration {
+        let silence = (app.policy.overlap / 2).min(self.fleet.lease);
+        silence.max(Duration::from_secs(3)) + PATIENCE * 2
     }
 
     /// Whether WeChat's answers may not have reached replica `n` lately.
@@ -436,20 +449,11 @@ impl Week {
         .await;
         self.fleet.everybody_has_a_token().await;
         for app in self.fleet.apps.clone() {
-            let mut all = Vec::new();
-            for n in 0..3 {
-                let tokens = self.fleet.tokens(n).expect("all run");
-                let issued = tokens
-                    .current(&app.name, Duration::ZERO)
-                    .await
-                    .expect("there is one");
-                assert!(
-                    self.fleet.alive(&app, &issued.token.value),
-                    "{} is dead\n{}",
-                    app.name,
-                    self.story(&app)
-                );
-                all.push(issued.token.generation);
+            let mut all = self.held_by_all(&app).await;
+            if all.iter().any(|one| *one != all[0]) {
+                // The newest was on its way.
+                sleep(DELIVERY).await;
+                all = self.held_by_all(&app).await;
             }
             assert!(
                 all.iter().all(|one| *one == all[0]),
@@ -457,6 +461,26 @@ impl Week {
                 self.story(&app)
             );
         }
+    }
+
+    /// What each replica hands out, which must work.
+    async fn held_by_all(&self, app: &App) -> Vec<Generation> {
+        let mut all = Vec::new();
+        for n in 0..3 {
+            let tokens = self.fleet.tokens(n).expect("all run");
+            let issued = tokens
+                .current(&app.name, Duration::ZERO)
+                .await
+                .expect("there is one");
+            assert!(
+                self.fleet.alive(app, &issued.token.value),
+                "{} is dead\n{}",
+                app.name,
+                self.story(app)
+            );
+            all.push(issued.token.generation);
+        }
+        all
     }
 
     fn check_the_fetches(&self) {
@@ -582,6 +606,18 @@ fn went_alone(app: &App, now: Instant) -> bool {
         .iter()
         .rev()
         .any(|fetch| fetch.claimed.is_none() && fetch.sent >= lately)
+}
+
+/// Whether WeChat lately made two tokens within an overlap, of which the first did not arrive: the second ends
+/// what everybody has.
+fn ended_at_once(app: &App, now: Instant) -> bool {
+    let lately = now - app.policy.overlap * 2;
+    let fetches = app.fetches.lock().expect("no panic");
+    let mut pairs = fetches.windows(2).rev();
+    pairs.any(|pair| {
+        let lost = matches!(pair[0].outcome, Outcome::Open | Outcome::Lost);
+        lost && pair[1].sent >= lately && pair[0].sent + app.policy.overlap >= pair[1].sent
+    })
 }
 
 /// Whether the answers of the last two fetches were lost: each may have made a token, and WeChat ends all but

@@ -298,25 +298,41 @@ fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
     }
 }
 
+/// When a replica that hears of nobody but WeChat since `contact`, and whose token works, asks for another:
+/// so long before the end of its token.
+fn asks_alone(story: &mut Story, reach: Reach, contact: Moment) -> Option<Duration> {
+    let end = story.token().expires_at;
+    while end > story.now.boot {
+        story.reach(reach, contact);
+        match story.slot.woke(story.now) {
+            Some(Start::Ask(_)) => return Some(end.since(story.now.boot)),
+            Some(Start::Look(_)) => drop(story.see(Sight::Alive)),
+            None => story.wait(secs(1)),
+        }
+    }
+    None
+}
+
 #[test]
 fn only_the_replica_that_refreshed_last_fetches_when_it_is_plain_that_nobody_else_does() {
     for (reach, fetches) in [(NAMED, true), (BLIND, false)] {
         let mut story = follower();
         let contact = story.now.boot;
-        story.reach(reach, contact);
-        let mut asked_at = None;
-        while asked_at.is_none() && story.token().expires_at > story.now.boot {
-            match story.slot.woke(story.now) {
-                Some(Start::Ask(_)) => asked_at = Some(story.now.boot),
-                Some(Start::Look(_)) => drop(story.see(Sight::Alive)),
-                None => {}
-            }
-            story.wait(secs(1));
-            story.reach(reach, contact);
-        }
-        let left = asked_at.map(|at| story.token().expires_at.since(at));
+        let left = asks_alone(&mut story, reach, contact);
         assert_eq!(left, fetches.then_some(secs(300)), "{reach:?}");
     }
+}
+
+#[test]
+fn it_waits_for_as_long_as_another_may_take_to_replace_the_token() {
+    let mut story = follower();
+    let end = story.token().expires_at;
+    // Whoever has taken the claim over then may have ended the token 300 s later, and needs some time.
+    let claim = end - secs(605);
+    story.wait(claim.since(story.now.boot));
+    let left = asks_alone(&mut story, NAMED, claim).expect("it asks");
+    assert!(left <= secs(305 - 13), "{left:?}");
+    assert!(left > secs(280), "{left:?}");
 }
 
 #[test]
