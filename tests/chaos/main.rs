@@ -25,6 +25,7 @@ mod deaths;
 mod disk;
 mod held;
 mod kill;
+mod late;
 mod measured;
 mod mounts;
 mod names;

@@ -355,7 +355,7 @@ impl Process {
         Self::of(command, variables)
     }
 
-    fn of(mut command: Command, variables: &[(String, String)]) -> Self {
+    pub(crate) fn of(mut command: Command, variables: &[(String, String)]) -> Self {
         command.stderr(Stdio::piped());
         Self::spawn(command, variables)
     }
