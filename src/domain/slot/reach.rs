@@ -168,12 +168,12 @@ impl Slot {
     }
 
     /// Readers of another replica have seen `generation`, which could not be saved. Whether the token has a
-    /// higher number now, to be saved before readers see it. Not for a moment in which a fetch is under way:
-    /// that has reserved its number.
-    pub fn outnumbered(&mut self, generation: Generation) -> bool {
+    /// higher number now, to be saved before readers see it; one that has expired is none of theirs any more. Not
+    /// for a moment in which a fetch is under way: that has reserved its number.
+    pub fn outnumbered(&mut self, generation: Generation, now: Now) -> bool {
         self.taken = self.taken.max(generation);
-        let held = self.held.as_ref().map(|held| held.token.generation);
-        let behind = held.is_some_and(|held| held < generation);
+        let living = self.living(now).map(|held| held.token.generation);
+        let behind = living.is_some_and(|living| living < generation);
         if behind {
             self.taken.0 = self.taken.0.saturating_add(1);
             self.renumber();

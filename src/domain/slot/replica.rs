@@ -91,9 +91,12 @@ impl Slot {
             return false;
         }
         let (note, unsaved) = (record.note, self.is_ahead_of(&record));
+        let saved = record.token.as_ref().map(|token| token.generation);
         self.followed(record, now);
+        // The one that was saved may have no life left to be followed for, but its number was seen.
+        let behind = saved.is_some_and(|saved| self.outnumbered(saved, now));
         self.take_up(note, unsaved, now);
-        unsaved && note.is_some()
+        behind || (unsaved && note.is_some())
     }
 
     fn take_up(&mut self, note: Option<Note>, unsaved: bool, now: Now) {

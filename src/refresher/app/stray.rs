@@ -95,7 +95,7 @@ impl App {
             return;
         };
         let seen = replica.outnumbered.take();
-        if seen.is_some_and(|seen| self.slot.outnumbered(seen)) {
+        if seen.is_some_and(|seen| self.slot.outnumbered(seen, now)) {
             info!(app = %self.name, "another replica has shown a higher generation, so the token gets a new one");
             replica.renumbering = true;
             self.saving.retry_at = Some(now.boot);

@@ -164,6 +164,42 @@ fn what_the_store_does_not_know_yet_is_kept_by_who_takes_over() {
 }
 
 #[test]
+fn a_living_token_is_numbered_above_what_others_have_seen_and_an_expired_one_is_left_alone() {
+    let mut story = follower();
+    let seen = Generation(story.token().generation.0 + 5);
+    assert!(story.slot.outnumbered(seen, story.now));
+    assert_eq!(story.token().generation, Generation(seen.0 + 1));
+    assert!(!story.slot.outnumbered(seen, story.now));
+
+    let mut story = follower();
+    let expired = story.token().generation;
+    story.wait(secs(7200));
+    assert!(!story.slot.outnumbered(seen, story.now));
+    assert_eq!(story.token().generation, expired);
+    assert_eq!(story.slot.taken(), seen, "the next one is above it");
+}
+
+#[test]
+fn who_takes_over_from_an_expired_token_numbers_its_own_above() {
+    let mut story = follower();
+    let own = story.token();
+    let saved = Generation(own.generation.0 + 1);
+    let record = Record {
+        token: Some(Arc::new(Token {
+            value: Secret::new("70_expired"),
+            generation: saved,
+            expires_at: story.now.boot,
+            ..*own
+        })),
+        generation: saved,
+        ..story.slot.record()
+    };
+    assert!(story.slot.took_over(Some(record), story.now), "to be saved");
+    assert_eq!(story.token().value, own.value);
+    assert!(story.token().generation > saved);
+}
+
+#[test]
 fn the_first_replica_of_all_asks_at_once() {
     let mut story = Story::begin(Mode::Classic);
     story.reach(Reach::Following, story.now.boot);
