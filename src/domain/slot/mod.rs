@@ -264,7 +264,7 @@ impl Slot {
     /// When a stable token may be replaced by force.
     fn forced_at(&self, now: Now) -> Moment {
         match self.policy.mode {
-            Mode::Stable if self.reach == Reach::Harmless => now.boot + NEVER,
+            Mode::Stable if self.reach != Reach::Everything => now.boot + NEVER,
             Mode::Stable => self.ledger.replacement_at(&self.policy, now),
             Mode::Classic => now.boot,
         }

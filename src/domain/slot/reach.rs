@@ -18,7 +18,8 @@ pub enum Reach {
     /// Everything: it holds the claim, or it is the only one.
     #[default]
     Everything,
-    /// Nothing: another replica refreshes, and what it obtains arrives through the store.
+    /// Nothing, or almost: another replica refreshes, and what it obtains arrives through the store. Only a stable
+    /// token that is about to end, and of which no trouble is told, is asked for: that harms nobody.
     Following,
     /// The store cannot be reached, in stable mode: what harms nobody, whoever else does it.
     Harmless,
@@ -122,9 +123,18 @@ impl Slot {
     pub(super) fn within_reach(&self, at: Moment, now: Now) -> Option<Moment> {
         match self.reach {
             Reach::Everything | Reach::Harmless => Some(at),
-            Reach::Following | Reach::CutOff { named: false } => None,
+            Reach::Following => self.before_the_end(at),
+            Reach::CutOff { named: false } => None,
             Reach::CutOff { named: true } => self.last_resort(at, now),
         }
+    }
+
+    /// When a stable token is about to end because nobody refreshes: its replica may just have died, and WeChat
+    /// renews such a token only shortly before its end.
+    fn before_the_end(&self, at: Moment) -> Option<Moment> {
+        let needed = self.policy.mode == Mode::Stable && self.trouble.is_none();
+        let held = self.held.as_ref().filter(|_| needed)?;
+        Some(at.max(held.token.expires_at - self.policy.overlap / 5))
     }
 
     /// The replica that refreshed last goes on doing so when it is plain that nobody else does, and not
@@ -149,12 +159,12 @@ impl Slot {
         (!held.dead).then_some(at.max(late))
     }
 
-    /// The generation of a token that is asked for now. While cut off it is the smallest possible one:
+    /// The generation of a token that is asked for now. Without the claim it is the smallest possible one:
     /// what the others have numbered meanwhile by the time of day is above it.
     pub(super) fn next_generation(&self, now: Now) -> Generation {
-        let cut_off = matches!(self.reach, Reach::Harmless | Reach::CutOff { .. });
+        let without_claim = self.reach != Reach::Everything;
         match self.taken {
-            Generation(taken) if cut_off && taken > 0 => Generation(taken.saturating_add(1)),
+            Generation(taken) if without_claim && taken > 0 => Generation(taken.saturating_add(1)),
             Generation(taken) if self.is_shared() => {
                 Generation(taken.saturating_add(ROOM)).next(now.wall)
             }

@@ -7,7 +7,7 @@ use tracing::{debug, info};
 
 use super::{App, Event, replica::Replica};
 use crate::{
-    domain::{AppName, Now, Record},
+    domain::{AppName, Mode, Now, Record},
     store::StoreError,
 };
 
@@ -46,7 +46,9 @@ impl App {
     pub(super) fn plan_to_claim(&mut self, record: Option<&Record>, now: Now) {
         let saved = record.and_then(|record| record.token.as_deref());
         let planned = saved.map(|token| self.policy.planned(token, token.asked_at));
-        let overdue = planned.is_some_and(|planned| planned <= now.boot);
+        // A stable token is burnt by nobody, and near its end: there is no time to lose.
+        let overdue =
+            self.policy.mode == Mode::Classic && planned.is_some_and(|planned| planned <= now.boot);
         if let Some(replica) = &mut self.replica {
             replica.plan_to_claim(self.policy.overlap, overdue, now);
         }

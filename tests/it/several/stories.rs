@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::sleep;
 use wxtokend::{
     domain::Mode,
-    sandbox::{Knobs, Outage},
+    sandbox::{Knobs, Outage, Settings},
 };
 
-use super::{Fleet, links::Way};
+use super::{Fleet, LEASE, links::Way, policy};
 
+const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test(start_paused = true)]
@@ -67,4 +68,33 @@ async fn a_claim_that_was_given_up_is_taken_again_although_there_is_other_news_a
         sleep(Duration::from_millis(200)).await;
     }
     assert!(claimed(&fleet), "nobody refreshes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_token_is_renewed_although_the_one_that_refreshes_died_before_it_could_be() {
+    let life = MINUTE;
+    let policy = policy(Mode::Stable, life);
+    let settings = Settings {
+        life,
+        overlap: policy.overlap,
+        ..Settings::default()
+    };
+    let mut fleet = Fleet::new(settings, &[("app", policy)], LEASE, 1);
+    fleet.start(0);
+    fleet.everybody_has_a_token().await;
+    fleet.start(1);
+    fleet.start(2);
+    // WeChat does not renew it yet, and its claim outlives the token.
+    sleep(life.saturating_sub(policy.overlap + Duration::from_secs(1))).await;
+    fleet.kill(0).await;
+    for _ in 0..300 {
+        for n in 1..3 {
+            let tokens = fleet.tokens(n).expect("it runs");
+            let app = &fleet.apps[0];
+            let issued = tokens.current(&app.name, Duration::ZERO).await;
+            let token = issued.expect("there is always one").token;
+            assert!(fleet.alive(app, &token.value));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }

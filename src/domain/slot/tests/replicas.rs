@@ -40,7 +40,7 @@ fn a_follower_shows_what_it_is_told_and_starts_nothing() {
         let mut story = holder.follower(holder.slot.record());
         assert_eq!(story.token().generation, holder.token().generation);
         assert!(story.slot.settled());
-        for _ in 0..100 {
+        for _ in 0..118 {
             story.wait(secs(60));
             let now = story.now.boot;
             story.reach(Reach::Following, now);
@@ -53,6 +53,43 @@ fn a_follower_shows_what_it_is_told_and_starts_nothing() {
         story.slot.followed(holder.slot.record(), holder.now);
         assert_eq!(story.token().generation, newer.generation);
     }
+}
+
+#[test]
+fn a_follower_asks_for_a_stable_token_a_minute_before_its_end_if_no_trouble_is_told() {
+    let holder = Story::settled(Mode::Stable);
+    let record = holder.slot.record();
+    let trouble = Record {
+        trouble: Some(Arc::new(Trouble {
+            remedy: Remedy::BackOff,
+            errcode: None,
+            definite: true,
+            message: "down".into(),
+            hint: None,
+        })),
+        ..record.clone()
+    };
+    for (record, asks) in [(record, true), (trouble, false)] {
+        let mut story = holder.follower(record);
+        let (end, before) = (story.token().expires_at, story.token().generation);
+        let left = asks_alone(&mut story, Reach::Following, holder.now.boot);
+        assert_eq!(left, asks.then_some(secs(60)));
+        if asks {
+            let next = story.rotate().token;
+            assert_eq!(
+                next.generation.0,
+                before.0 + 1,
+                "the smallest that is not taken"
+            );
+            assert!(next.expires_at > end);
+        }
+    }
+    let mut story = follower();
+    assert_eq!(
+        asks_alone(&mut story, Reach::Following, holder.now.boot),
+        None,
+        "classic"
+    );
 }
 
 #[test]
