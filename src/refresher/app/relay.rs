@@ -266,7 +266,7 @@ impl App {
         };
         let mut settled = Vec::new();
         for (request, asked) in mem::take(&mut replica.asked) {
-            let Request::Stale { generation, .. } = request else {
+            let Request::Stale { generation, leaked } = request else {
                 if asked.reply.is_none() {
                     replica.asked.insert(request, asked);
                 }
@@ -274,7 +274,8 @@ impl App {
             };
             let newer = known > Generation(generation);
             let answer = match &asked.reply {
-                None if newer => Ok(Outcome::Refreshed),
+                // One that leaked works until it was replaced twice, and only the one that refreshes knows.
+                None if newer && !leaked => Ok(Outcome::Refreshed),
                 Some(Reply::AlreadyNewer { generation }) if known.0 >= *generation => {
                     Ok(Outcome::AlreadyNewer)
                 }

@@ -101,19 +101,23 @@ impl Etcd {
         }
     }
 
-    /// How long ago a record was saved.
-    async fn age(&self, counted: &Counted) -> Result<Age, StoreError> {
+    /// How long ago a record was saved; `None` if nothing counts that any more.
+    async fn age(&self, counted: &Counted) -> Result<Option<Age>, StoreError> {
         let id = counted.age_lease;
         let left = |mut client: Client| async move { client.lease_time_to_live(id, None).await };
         let left = self.members.call("read", left).await?;
-        let age = COUNTED.saturating_sub(left.ttl().max(0));
+        if left.ttl() <= 0 {
+            return Ok(None);
+        }
+        let age = COUNTED.saturating_sub(left.ttl());
         let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
         let same_term = left.header().map(ResponseHeader::raft_term) == Some(counted.term);
-        Ok(if same_term || left.ttl() <= 0 {
+        let age = if same_term {
             Age::Known(age)
         } else {
             Age::AtLeast(age)
-        })
+        };
+        Ok(Some(age))
     }
 
     /// A lease that counts from now on, and the term in which it does.
@@ -147,6 +151,50 @@ impl Etcd {
             async move { client.get(prefix, Some(options)).await }
         };
         self.members.call("read", get).await
+    }
+
+    /// The board, but for the age of its record.
+    async fn list_board(&self, appid: &str) -> Result<Board, StoreError> {
+        let under = self.key(appid, "");
+        let mut listed = self.list(&under, GetOptions::new()).await?;
+        let keys = listed.take_kvs();
+        let mut board = Board {
+            version: self.versions_of(&keys).remove(appid).unwrap_or_default(),
+            ..Board::default()
+        };
+        let (mut state, mut about) = (None, Vec::new());
+        for key in keys {
+            let Some((_, fact)) = self.parts(key.key()) else {
+                continue;
+            };
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            match fact {
+                "claim" => {
+                    let (holder, fence) = (text(key.value()), key.create_revision());
+                    board.claim = Some(Claim { holder, fence });
+                }
+                "record" => {
+                    let version = key.mod_revision();
+                    state = Some((Zeroizing::new(key.into_key_value().1), version));
+                }
+                "about" => about = key.value().to_vec(),
+                other => {
+                    if let Some(id) = other.strip_prefix("letters/") {
+                        board.letters.insert(id.to_owned(), text(key.value()));
+                    }
+                }
+            }
+        }
+        if let Some((state, version)) = state {
+            board.record = Some(Kept {
+                // It is counted for as long as a record is of use.
+                age: Age::Known(Duration::from_secs(COUNTED.unsigned_abs())),
+                state,
+                about,
+                version,
+            });
+        }
+        Ok(board)
     }
 
     /// The version of each board is made of all keys on it and their revisions.
@@ -196,46 +244,22 @@ impl Engine for Etcd {
     }
 
     async fn board(&self, appid: &str) -> Result<Board, StoreError> {
-        let under = self.key(appid, "");
-        let mut listed = self.list(&under, GetOptions::new()).await?;
-        let keys = listed.take_kvs();
-        let mut board = Board {
-            version: self.versions_of(&keys).remove(appid).unwrap_or_default(),
-            ..Board::default()
-        };
-        let (mut state, mut about) = (None, Vec::new());
-        for key in keys {
-            let Some((_, fact)) = self.parts(key.key()) else {
-                continue;
+        let mut before = None;
+        loop {
+            let mut board = self.list_board(appid).await?;
+            let Some(kept) = &mut board.record else {
+                return Ok(board);
             };
-            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-            match fact {
-                "claim" => {
-                    let (holder, fence) = (text(key.value()), key.create_revision());
-                    board.claim = Some(Claim { holder, fence });
-                }
-                "record" => {
-                    let version = key.mod_revision();
-                    state = Some((Zeroizing::new(key.into_key_value().1), version));
-                }
-                "about" => about = key.value().to_vec(),
-                other => {
-                    if let Some(id) = other.strip_prefix("letters/") {
-                        board.letters.insert(id.to_owned(), text(key.value()));
-                    }
-                }
+            let counted = serde_json::from_slice(&kept.about).unwrap_or_default();
+            if let Some(age) = self.age(&counted).await? {
+                kept.age = age;
+                return Ok(board);
+            }
+            // A save puts another lease in place of the one that counted: what was listed is outdated then.
+            if before.replace(kept.version) == Some(kept.version) {
+                return Ok(board);
             }
         }
-        if let Some((state, version)) = state {
-            let counted = serde_json::from_slice(&about).unwrap_or_default();
-            board.record = Some(Kept {
-                age: self.age(&counted).await?,
-                state,
-                about,
-                version,
-            });
-        }
-        Ok(board)
     }
 
     async fn claim(&self, appid: &str) -> Result<(), StoreError> {

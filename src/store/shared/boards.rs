@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     super::{StoreError, snapshot},
-    Claim, Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
+    Age, Claim, Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
     letters::About,
     text,
 };
@@ -117,7 +117,8 @@ impl Inner {
         };
         let now = self.sharing.clock.now();
         let about: About = serde_json::from_slice(&kept.about).unwrap_or_default();
-        match snapshot::read_aged(appid, &kept.state, now, kept.age, &self.sharing.boot_id) {
+        let age = self.age(appid, kept, now.boot);
+        match snapshot::read_aged(appid, &kept.state, now, age, &self.sharing.boot_id) {
             Ok(record) => {
                 let own = about.holder == self.sharing.me;
                 let trouble = about.trouble();
@@ -127,6 +128,20 @@ impl Inner {
                 warn!(appid, reason = %damage, "a record in the store is not believed; its app goes on as if there were none");
                 (None, false)
             }
+        }
+    }
+
+    /// How old a record is. A store that has lost count is not asked about what it has told already.
+    fn age(&self, appid: &str, kept: &Kept, now: Moment) -> Age {
+        let mut state = self.state();
+        let known = state.board(appid);
+        match (kept.age, known.saved_at) {
+            (_, Some((version, at))) if version == kept.version => Age::Known(now.since(at)),
+            (Age::Known(age), _) => {
+                known.saved_at = Some((kept.version, now - age));
+                Age::Known(age)
+            }
+            (unsure, _) => unsure,
         }
     }
 

@@ -109,6 +109,8 @@ struct State {
 struct Known {
     version: Option<u64>,
     record: i64,
+    /// When the record of this version was saved, as the store counted it.
+    saved_at: Option<(i64, Moment)>,
     claim: Option<Claim>,
 }
 
