@@ -63,6 +63,8 @@ pub(super) struct Replica {
     pub(super) renumbering: bool,
     /// Until when the token is certain, as readers know it, and whether that is over.
     said: (Option<Moment>, bool),
+    /// Whether this replica refreshes, and whether it is cut off, as probes and metrics know it.
+    stands: (bool, bool),
     /// The trouble that was saved last.
     told: Option<Told>,
     /// What was asked of the replica that refreshes.
@@ -92,6 +94,7 @@ impl Replica {
             outnumbered: None,
             renumbering: false,
             said: (None, false),
+            stands: (false, false),
             told: None,
             asked: BTreeMap::new(),
             answering: BTreeSet::new(),
@@ -302,7 +305,8 @@ impl App {
             .last()
             .is_some_and(|seen| seen.holder == Holder::Nobody);
         let due = replica.claim_at.is_some_and(|at| at <= now.boot);
-        if free && due && !cut_off && !busy && !replica.claiming {
+        let may_work = !cut_off || replica.shared.read_only();
+        if free && due && may_work && !busy && !replica.claiming {
             replica.claiming = true;
             let (name, appid) = (self.name.clone(), Arc::clone(&self.adapters.appid));
             let shared = Arc::clone(&replica.shared);
@@ -318,9 +322,10 @@ impl App {
         self.give_up_waiting(now);
     }
 
-    /// Tells readers anew for how long the token is certain, when that has become much longer, and when
-    /// it is certain no more.
+    /// Tells anew for how long the token is certain, when that has become much longer, and when it is certain no
+    /// more; and how this replica stands, when that is another.
     pub(in crate::refresher) fn say_how_certain(&mut self, now: Now, publisher: &Publisher) {
+        let stands = (self.refreshes(), self.cut_off(now));
         let Some(replica) = &mut self.replica else {
             return;
         };
@@ -328,8 +333,8 @@ impl App {
         let over = until.is_some_and(|until| until <= now.boot);
         let (said, was_over) = replica.said;
         let longer = until > said.map(|said| said + self.policy.overlap / 4);
-        if longer || until < said || over != was_over {
-            replica.said = (until, over);
+        if longer || until < said || over != was_over || stands != replica.stands {
+            (replica.said, replica.stands) = ((until, over), stands);
             self.show(now, publisher);
         }
     }
@@ -359,7 +364,8 @@ impl App {
         }
         let silent = replica.cut_off_at(self.policy.overlap, now);
         let idle = !replica.claiming && !self.has_business();
-        let claim = replica.claim_at.filter(|_| idle && silent.is_some());
+        let may_work = silent.is_some() || replica.shared.read_only();
+        let claim = replica.claim_at.filter(|_| idle && may_work);
         let expiry = replica.asked.values().map(Asked::expires_at).min();
         [silent, claim, expiry, certain].into_iter().flatten().min()
     }

@@ -51,7 +51,9 @@ impl Inner {
             };
             match self.engine.post(appid, &entry).await? {
                 Posted::Done(version) => {
-                    self.state().board(appid).record = version;
+                    let mut state = self.state();
+                    state.board(appid).record = version;
+                    state.read_only = false;
                     return Ok(());
                 }
                 Posted::Lost | Posted::Changed => self.look(appid).await?,
@@ -65,6 +67,19 @@ impl Inner {
                 source: "it keeps changing although the claim is ours".into(),
             }),
         }
+    }
+
+    /// A claim could not be written. If the store can be read all the same, that is no moment's trouble on the way.
+    pub(super) async fn wrote_nothing(&self, error: &StoreError) {
+        if self.state().read_only || self.engine.versions().await.is_err() {
+            return;
+        }
+        self.state().read_only = true;
+        let error = error as &dyn std::error::Error;
+        warn!(
+            error,
+            "the store can be read, but lets nobody refresh; it counts as down"
+        );
     }
 
     /// The fence of our claim, and the version of the record.
@@ -82,9 +97,12 @@ impl Inner {
         {
             let mut state = self.state();
             let known = state.board(appid);
+            let changed = known.version != Some(board.version);
             known.version = Some(board.version);
             known.record = board.record.as_ref().map_or(0, |kept| kept.version);
             known.claim.clone_from(&board.claim);
+            // Somebody has written something.
+            state.read_only &= !(changed && board.claim.is_some());
         }
         let (record, own) = self.record(appid, board.record.as_ref());
         if let Some(record) = record.as_ref().filter(|_| !own) {

@@ -108,7 +108,14 @@ impl Inner {
                 if std::mem::take(warned) {
                     info!("the store can be reached again");
                 }
-                self.state().contact = Some(sent);
+                let mut state = self.state();
+                // Others cannot tell through it what they do.
+                let moment = if state.read_only {
+                    &mut state.missed
+                } else {
+                    &mut state.contact
+                };
+                *moment = Some(sent);
             }
             Err(error) => {
                 self.state().missed = Some(sent);

@@ -101,6 +101,8 @@ struct State {
     missed: Option<Moment>,
     /// When the last renewal was sent that was answered.
     renewed: Option<Moment>,
+    /// The store can be read, but no claim can be taken.
+    read_only: bool,
     boards: BTreeMap<String, Known>,
 }
 
@@ -185,8 +187,18 @@ impl Shared {
         let lease =
             async { while inner.state().renewed.is_none() && turned.changed().await.is_ok() {} };
         let _ = timeout(RENEWAL, lease).await;
-        inner.engine.claim(appid).await?;
+        let claimed = inner.engine.claim(appid).await;
+        if let Err(error) = &claimed {
+            inner.wrote_nothing(error).await;
+        }
+        claimed?;
+        inner.state().read_only = false;
         inner.look(appid).await
+    }
+
+    /// Whether the store can be read, but lets nobody take a claim.
+    pub fn read_only(&self) -> bool {
+        self.inner.state().read_only
     }
 
     /// Gives up the claim of `appid`, so that another replica can take it at once. Nothing may be under

@@ -152,3 +152,30 @@ async fn a_restart_goes_on_with_what_readers_have_seen_although_the_store_knows_
     assert_eq!(fleet.token(FIRST).await.generation, seen);
     assert_eq!(fleet.fetches(0).len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_can_only_be_read_is_as_good_as_none() {
+    for (mode, serving) in [(Mode::Stable, 0..3), (Mode::Classic, FIRST..3)] {
+        let mut fleet = Fleet::usual(mode);
+        fleet.start(FIRST);
+        fleet.everybody_has_a_token().await;
+        fleet.start(0);
+        fleet.start(1);
+        sleep(MINUTE * 50).await;
+        for n in 0..3 {
+            fleet.set(n, |state| state.read_only = true);
+        }
+        for _ in 0..300 {
+            sleep(MINUTE).await;
+            for n in serving.clone() {
+                let token = fleet.token(n).await;
+                assert!(fleet.alive(&fleet.apps[0], &token.value), "{mode:?}, {n}");
+            }
+        }
+        for n in 0..3 {
+            fleet.set(n, |state| state.read_only = false);
+        }
+        sleep(MINUTE * 2).await;
+        all_have_the_same(&fleet).await;
+    }
+}

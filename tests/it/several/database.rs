@@ -220,7 +220,14 @@ impl Client {
         Err(unreachable())
     }
 
-    /// Like [`Client::call`], for what changes the board of `appid` if it comes to anything.
+    /// Like [`Client::call`], for what changes something.
+    async fn write<T>(&self, work: impl FnOnce(&mut Rows, Instant) -> T) -> Result<T, StoreError> {
+        let read_only = self.link.state().read_only;
+        let done = self.call(|rows, now| (!read_only).then(|| work(rows, now)));
+        done.await?.ok_or_else(unreachable)
+    }
+
+    /// Like [`Client::write`], for what changes the board of `appid` if it comes to anything.
     async fn change<T>(
         &self,
         appid: &str,
@@ -230,7 +237,7 @@ impl Client {
             let done = work(rows, now);
             done.inspect(|_| self.database.tell(appid))
         };
-        self.call(tell).await
+        self.write(tell).await
     }
 }
 
@@ -250,7 +257,7 @@ impl Engine for Client {
             let before = rows.leases.insert(self.replica.clone(), end);
             before.map_or(Lease::Begun, |_| Lease::Renewed)
         };
-        self.call(renew).await
+        self.write(renew).await
     }
 
     async fn versions(&self) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -300,7 +307,7 @@ impl Engine for Client {
             }
             posted
         };
-        self.call(post).await
+        self.write(post).await
     }
 
     async fn send(&self, appid: &str, id: &str, letter: &str) -> Result<(), StoreError> {
@@ -338,7 +345,7 @@ impl Engine for Client {
                 self.database.tell(&appid);
             }
         };
-        self.call(leave).await
+        self.write(leave).await
     }
 
     async fn watch(&self, changed: &mpsc::Sender<String>) -> StoreError {

@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) back_from_store: Way,
     pub(super) to_wechat: Way,
     pub(super) back_from_wechat: Way,
+    /// The store can be read, and takes no writes.
+    pub(super) read_only: bool,
     /// The store tells no changes.
     pub(super) deaf: bool,
     /// The process stands still.
