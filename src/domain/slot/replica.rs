@@ -20,7 +20,7 @@ impl Slot {
         let unsaved = self.is_ahead_of(&record);
         self.taken = self.taken.max(record.taken());
         if record.mode != self.policy.mode {
-            return;
+            return self.follow_the_other_mode(record, now);
         }
         self.ledger = record.ledger;
         self.blocked_until = record.blocked_until.filter(|until| *until > now.boot);
@@ -38,6 +38,16 @@ impl Slot {
         // What a note is about may have arrived here already: then it only was not saved.
         let open = record.note.filter(|_| !unsaved);
         self.suspect = open.map(since);
+    }
+
+    /// An update changes the mode, and one that still has the former refreshes. Its token works as well; what it
+    /// knows beside that is of no use here.
+    fn follow_the_other_mode(&mut self, record: Record, now: Now) {
+        let living = record.token.filter(|token| token.expires_at > now.boot);
+        if let Some(token) = living.filter(|_| record.note.is_none() || self.held.is_some()) {
+            self.follow_token(&token, record.dead, now);
+            self.unfinished = true;
+        }
     }
 
     fn follow_token(&mut self, token: &Arc<Token>, dead: bool, now: Now) {

@@ -54,10 +54,14 @@ pub(super) async fn keep_the_lease(inner: Arc<Inner>) {
     }
 }
 
+/// What told changes for so long worked, and its end is news.
+const LASTING: Duration = Duration::from_secs(10);
+
 /// Reads boards when they change.
 pub(super) async fn follow(inner: Arc<Inner>) {
-    let mut warned = false;
+    let (mut warned, mut told) = (false, false);
     loop {
+        let began = inner.sharing.clock.now().boot;
         let (hint, mut hints) = mpsc::channel(HINTS);
         let end = tokio::select! {
             // Not for fairness: so that a simulation is the same each time.
@@ -65,9 +69,13 @@ pub(super) async fn follow(inner: Arc<Inner>) {
             error = inner.engine.watch(&hint) => Some(error),
             () = inner.read_what_changes(&mut hints, &mut warned) => None,
         };
+        // Once, if it is not even begun.
+        told &= inner.sharing.clock.now().boot.since(began) < LASTING;
         match end {
-            Some(error) if !warned => {
-                info!(%error, "changes in the store are not told; looking for them");
+            Some(error) if !warned && !told => {
+                told = true;
+                let error = &error as &dyn std::error::Error;
+                info!(error, "changes in the store are not told; looking for them");
             }
             Some(_) => {}
             None => info!("the store has fallen silent; asking it for changes anew"),

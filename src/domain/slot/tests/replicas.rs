@@ -93,6 +93,26 @@ fn a_follower_asks_for_a_stable_token_a_minute_before_its_end_if_no_trouble_is_t
 }
 
 #[test]
+fn a_follower_with_another_mode_shows_what_there_is_and_asks_in_its_own_when_it_takes_over() {
+    for (one, other) in [(Mode::Classic, Mode::Stable), (Mode::Stable, Mode::Classic)] {
+        let holder = Story::settled(one);
+        let record = holder.slot.record();
+        let mut story = Story::settled(other).follower(record.clone());
+        assert!(story.slot.settled());
+        let shown = story.token();
+        assert_eq!(shown.value, holder.token().value);
+
+        story.slot.took_over(Some(record), story.now);
+        story.reach(Reach::Everything, story.now.boot + secs(7200));
+        while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+            story.wait_until_due();
+        }
+        let rotation = story.rotate();
+        assert!(!rotation.foreign && rotation.token.generation > shown.generation);
+    }
+}
+
+#[test]
 fn a_follower_never_goes_back() {
     let mut holder = Story::settled(Mode::Classic);
     let old = holder.slot.record();
