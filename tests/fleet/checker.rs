@@ -48,7 +48,8 @@ pub(crate) struct Account {
     pub(crate) app: String,
     pub(crate) replica: usize,
     answers: Vec<Answer>,
-    pub(crate) unanswered: u64,
+    /// When there was none, and why.
+    pub(crate) unanswered: Vec<(Instant, String)>,
 }
 
 /// Asks one replica over and over, whatever becomes of it, until it is `over`.
@@ -64,7 +65,7 @@ pub(crate) async fn ask_all_the_time(
         app: app.to_owned(),
         replica,
         answers: Vec::new(),
-        unanswered: 0,
+        unanswered: Vec::new(),
     };
     while !over.load(Ordering::Relaxed) {
         let asked = Instant::now();
@@ -82,7 +83,10 @@ pub(crate) async fn ask_all_the_time(
                 refused,
             });
         } else {
-            account.unanswered += 1;
+            let why = answer.map_or("silence".into(), |answer| {
+                answer.map_or_else(|status| status.message().to_owned(), |_| String::new())
+            });
+            account.unanswered.push((asked, why));
             if asked.elapsed() >= Duration::from_millis(500) {
                 client = Client::new(channel());
             }
@@ -113,20 +117,52 @@ pub(crate) async fn watch_all_the_time(
     messages
 }
 
-/// When which replicas were in trouble.
+/// Something was wrong for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    /// The replicas that did not hear of others, or could not tell them anything.
+    pub(crate) apart: Vec<usize>,
+    /// The one that could not answer.
+    pub(crate) mute: Option<usize>,
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+/// All that was wrong, one after the other.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Troubles(Vec<(Vec<usize>, Instant, Instant)>);
+pub(crate) struct Troubles(Vec<Trouble>);
 
 impl Troubles {
-    pub(crate) fn add(&mut self, replicas: &[usize], from: Instant, to: Instant) {
-        self.0.push((replicas.to_vec(), from, to));
+    pub(crate) fn add(&mut self, trouble: Trouble) {
+        self.0.push(trouble);
     }
 
+    /// Whether a replica was well all the time.
     fn free(&self, replica: usize, from: Instant, to: Instant) -> bool {
-        let meets = |(replicas, begin, end): &(Vec<usize>, Instant, Instant)| {
-            replicas.contains(&replica) && *begin <= to && from <= *end + RECOVERY
-        };
-        !self.0.iter().any(meets)
+        let mut met = self.met(from, to);
+        !met.any(|trouble| trouble.apart.contains(&replica))
+    }
+
+    /// Whether it could answer.
+    fn could_answer(&self, replica: usize, at: Instant) -> bool {
+        let mut met = self.met(at, at);
+        !met.any(|trouble| trouble.mute == Some(replica))
+    }
+
+    /// Whether something was wrong just then.
+    fn present(&self, at: Instant) -> bool {
+        let next = self.0.partition_point(|trouble| trouble.from <= at);
+        let last = next.checked_sub(1).map(|last| &self.0[last]);
+        last.is_some_and(|last| at <= last.to)
+    }
+
+    /// What was wrong at some time, or shortly before.
+    fn met(&self, from: Instant, to: Instant) -> impl Iterator<Item = &Trouble> {
+        let first = self
+            .0
+            .partition_point(|trouble| trouble.to + RECOVERY < from);
+        let all = self.0[first..].iter();
+        all.take_while(move |trouble| trouble.from <= to)
     }
 }
 
@@ -143,15 +179,23 @@ impl Account {
         self.answers.len()
     }
 
-    /// The time that 99 of a hundred answers did not exceed, before `begin` and from then on.
-    pub(crate) fn p99(&self, begin: Instant) -> (Duration, Duration) {
-        let (calm, then): (Vec<_>, Vec<_>) = self.answers.iter().partition(|a| a.at < begin);
+    /// The time that 99 of a hundred answers did not exceed, while something was wrong and while nothing was.
+    pub(crate) fn p99(&self, troubles: &Troubles) -> (Duration, Duration) {
+        let all = self.answers.iter();
+        let (wrong, well): (Vec<_>, Vec<_>) = all.partition(|answer| troubles.present(answer.at));
         let p99 = |answers: Vec<&Answer>| {
             let mut took: Vec<_> = answers.iter().map(|answer| answer.took).collect();
             took.sort_unstable();
             took.get(took.len() * 99 / 100).copied().unwrap_or_default()
         };
-        (p99(calm), p99(then))
+        (p99(wrong), p99(well))
+    }
+
+    /// When there was no answer although this replica could have given one, and why.
+    pub(crate) fn let_down(&self, troubles: &Troubles) -> Vec<&(Instant, String)> {
+        let all = self.unanswered.iter();
+        all.filter(|(at, _)| troubles.could_answer(self.replica, *at))
+            .collect()
     }
 
     pub(crate) fn refusals(&self, begin: Instant) -> Refusals {

@@ -17,7 +17,7 @@ use tokio::{
 use wxtokend::sandbox::Settings;
 
 use crate::{
-    checker::{Account, Troubles, ask_all_the_time, late, watch_all_the_time},
+    checker::{Account, Trouble, Troubles, ask_all_the_time, late, watch_all_the_time},
     engines::{Engine, Etcd, Redis},
     process::secret_of,
     replicas::{Fleet, Replica},
@@ -40,7 +40,7 @@ const MOMENT: Duration = Duration::from_millis(300);
 /// The longest a fault lasts: longer than a lease.
 const LONGEST: u64 = 8_000;
 
-/// So long nothing happens at first: what readers see then is compared with what they see later.
+/// So long nothing happens at first.
 const CALM: Duration = Duration::from_secs(5);
 
 /// What one fault does.
@@ -88,6 +88,14 @@ impl Fault {
             // It could not tell anybody what it has lost.
             Self::CutFromWeChat(_) | Self::WeChatDown => Vec::new(),
             _ => vec![0, 1, 2],
+        }
+    }
+
+    /// The replica that cannot answer.
+    fn mutes(self) -> Option<usize> {
+        match self {
+            Self::Kill(n) | Self::Stop(n) | Self::Drain(n) => Some(n),
+            _ => None,
         }
     }
 }
@@ -252,7 +260,12 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
         );
         let from = Instant::now();
         strike(fault, pause, &mut fleet, &mut store).await;
-        troubles.add(&fault.hits(), from, Instant::now());
+        troubles.add(Trouble {
+            apart: fault.hits(),
+            mute: fault.mutes(),
+            from,
+            to: Instant::now(),
+        });
         told.push(format!(
             "{:?} {fault:?} for {:?}",
             from - begin,
@@ -260,11 +273,7 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
         ));
         sleep(Duration::from_millis(fastrand::u64(..3_000))).await;
     }
-    // One that has seen a promise broken says so; the logs say why.
-    if let Some(caller) = callers.iter_mut().find(|caller| caller.is_finished()) {
-        let why = caller.await.expect_err("it is not over yet");
-        panic!("{why}\n{}", logs(&fleet, &told));
-    }
+    panics_of(&mut callers, || logs(&fleet, &told)).await;
     // Every replica has a living token again, soon.
     for app in APPS {
         for token in fleet.everybody_has(app, "is there").await {
@@ -281,6 +290,14 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
     judge(&accounts, &troubles, &fleet, begin, &told);
 }
 
+/// A caller that has seen a promise broken says so; the logs say why.
+async fn panics_of(callers: &mut [JoinHandle<Account>], logs: impl Fn() -> String) {
+    if let Some(caller) = callers.iter_mut().find(|caller| caller.is_finished()) {
+        let why = caller.await.expect_err("it is not over yet");
+        panic!("{why}\n{}", logs());
+    }
+}
+
 fn judge(
     accounts: &[Account],
     troubles: &Troubles,
@@ -291,11 +308,23 @@ fn judge(
     let log = || logs(fleet, told);
     for account in accounts {
         let (app, replica) = (&account.app, account.replica);
-        let (answers, none) = (account.answered(), account.unanswered);
-        let (calm, slowest) = account.p99(begin);
+        let (answers, none) = (account.answered(), account.unanswered.len());
+        let (wrong, well) = account.p99(troubles);
+        let let_down = account.let_down(troubles);
         println!(
-            "{app} at replica {replica}: {answers} answers, p99 {slowest:?} (before the faults {calm:?}); {none} without a token"
+            "{app} at replica {replica}: {answers} answers, p99 {wrong:?} during faults, {well:?} between them; {none} without a token, {} of them while it could answer",
+            let_down.len()
         );
+        // A classic token is not to be had while the store is down and the others are not heard of.
+        for run in let_down.chunk_by(|one, other| other.0 - one.0 < CALM) {
+            let (first, last) = (&run[0], &run[run.len() - 1]);
+            println!(
+                "  from {:?} for {:?}: {}",
+                first.0 - begin,
+                last.0 - first.0,
+                first.1
+            );
+        }
         let refusals = account.refusals(begin);
         // The token before the last dies in the moment in which a fetch is made up for that was lost.
         let (most, longest) = if app == "classic" {
