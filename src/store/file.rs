@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
-    domain::{AppName, Record},
+    domain::{AppName, Now, Record},
     failpoint,
 };
 
@@ -85,23 +85,19 @@ impl Files {
 #[async_trait]
 impl Store for Files {
     async fn load(&self, appid: &str) -> Result<Option<Record>, StoreError> {
-        let path = self.folder.file(appid)?;
-        let (now, boot_id, appid) = (self.clock.now(), self.boot_id.clone(), appid.to_owned());
-        on_disk(move || {
-            let text = match read(&path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(StoreError::io(&path, "read")(error)),
-            };
-            match text.and_then(|text| snapshot::read(&appid, &text, now, &boot_id)) {
-                Ok(record) => Ok(Some(record)),
-                Err(damage) => {
-                    let millis = now.wall.duration_since(std::time::UNIX_EPOCH);
-                    let millis = millis.map_or(0, |since| since.as_millis());
-                    set_aside(&path, millis, damage);
-                    Ok(None)
-                }
-            }
+        self.look(appid, |path, now, damage| {
+            let millis = now.wall.duration_since(std::time::UNIX_EPOCH);
+            let millis = millis.map_or(0, |since| since.as_millis());
+            set_aside(path, millis, damage);
+            Ok(None)
+        })
+        .await
+    }
+
+    async fn read(&self, appid: &str) -> Result<Option<Record>, StoreError> {
+        self.look(appid, |path, _, damage| {
+            let damage = io::Error::new(ErrorKind::InvalidData, damage);
+            Err(StoreError::io(path, "believed")(damage))
         })
         .await
     }
@@ -118,6 +114,30 @@ impl Store for Files {
                 saved.insert(appid, turn);
             }
             Ok(())
+        })
+        .await
+    }
+}
+
+impl Files {
+    /// What is in an app's file, or what becomes of one that is `damaged`.
+    async fn look(
+        &self,
+        appid: &str,
+        damaged: fn(&Path, Now, Damage) -> Result<Option<Record>, StoreError>,
+    ) -> Result<Option<Record>, StoreError> {
+        let path = self.folder.file(appid)?;
+        let (now, boot_id, appid) = (self.clock.now(), self.boot_id.clone(), appid.to_owned());
+        on_disk(move || {
+            let text = match read(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(StoreError::io(&path, "read")(error)),
+            };
+            match text.and_then(|text| snapshot::read(&appid, &text, now, &boot_id)) {
+                Ok(record) => Ok(Some(record)),
+                Err(damage) => damaged(&path, now, damage),
+            }
         })
         .await
     }

@@ -35,6 +35,11 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// uptime; no token has more life left than it had when it was made.
     async fn load(&self, appid: &str) -> Result<Option<Record>, StoreError>;
 
+    /// The same for whoever moves it elsewhere: what cannot be believed is an error, and stays where it is.
+    async fn read(&self, appid: &str) -> Result<Option<Record>, StoreError> {
+        self.load(appid).await
+    }
+
     /// Saves durably: a crash right after it loses nothing.
     async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError>;
 

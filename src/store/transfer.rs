@@ -46,7 +46,7 @@ pub async fn copy(
     if let Opened::Shared(shared) = from {
         unused(shared, appid).await?;
     }
-    let Some(record) = from.store().load(appid).await? else {
+    let Some(record) = from.store().read(appid).await? else {
         return Ok(Copied::Nothing);
     };
     if let Opened::Shared(shared) = to {

@@ -208,6 +208,8 @@ async fn a_damaged_file_is_set_aside_and_the_others_are_not_touched() {
     for (appid, text) in damaged {
         let path = file_of(&folder, appid);
         fs::write(&path, &text).unwrap();
+        let moved = store.read(appid).await;
+        assert!(moved.is_err() && path.exists(), "{appid}: {moved:?}");
         assert_eq!(loaded(&*store, appid).await, None, "{appid}");
         assert!(!path.exists(), "{appid}");
         let names = files(&folder);

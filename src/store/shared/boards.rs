@@ -10,7 +10,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
-    super::{StoreError, snapshot},
+    super::{
+        StoreError,
+        snapshot::{self, Damage},
+    },
     Age, Claim, Entry, Holder, Inner, Kept, Letter, Posted, Seen, State,
     letters::About,
     text,
@@ -133,20 +136,24 @@ impl Inner {
         let Some(kept) = kept else {
             return (None, false);
         };
-        let now = self.sharing.clock.now();
-        let about: About = serde_json::from_slice(&kept.about).unwrap_or_default();
-        let age = self.age(appid, kept, now.boot);
-        match snapshot::read_aged(appid, &kept.state, now, age, &self.sharing.boot_id) {
-            Ok(record) => {
-                let own = about.holder == self.sharing.me;
-                let trouble = about.trouble();
-                (Some(Record { trouble, ..record }), own)
-            }
+        match self.believed(appid, kept) {
+            Ok((record, own)) => (Some(record), own),
             Err(damage) => {
                 warn!(appid, reason = %damage, "a record in the store is not believed; its app goes on as if there were none");
                 (None, false)
             }
         }
+    }
+
+    pub(super) fn believed(&self, appid: &str, kept: &Kept) -> Result<(Record, bool), Damage> {
+        let now = self.sharing.clock.now();
+        let about: About = serde_json::from_slice(&kept.about).unwrap_or_default();
+        let age = self.age(appid, kept, now.boot);
+        let boot_id = &self.sharing.boot_id;
+        let record = snapshot::read_aged(appid, &kept.state, now, age, boot_id)?;
+        let own = about.holder == self.sharing.me;
+        let trouble = about.trouble();
+        Ok((Record { trouble, ..record }, own))
     }
 
     /// How old a record is. A store that has lost count is not asked about what it has told already.

@@ -269,6 +269,20 @@ impl Store for Shared {
         Ok(self.inner.record(appid, board.record.as_ref()).0)
     }
 
+    async fn read(&self, appid: &str) -> Result<Option<Record>, StoreError> {
+        let board = self.inner.engine.board(appid).await?;
+        let kept = board.record.as_ref();
+        let believed = kept.map(|kept| self.inner.believed(appid, kept));
+        match believed.transpose() {
+            Ok(found) => Ok(found.map(|(record, _)| record)),
+            Err(damage) => Err(StoreError::Remote {
+                place: format!("the record of `{appid}`"),
+                action: "believed",
+                source: damage.into(),
+            }),
+        }
+    }
+
     async fn save(&self, appid: &str, record: &Record) -> Result<(), StoreError> {
         if self.inner.standing(appid).is_none() {
             return Err(StoreError::Lost);
