@@ -120,11 +120,6 @@ pub(crate) fn full(generation: u64, now: Now) -> Record {
     }
 }
 
-/// How far two spans differ.
-fn apart(one: Duration, other: Duration) -> Duration {
-    one.abs_diff(other)
-}
-
 /// Fails where `place` does not.
 pub(crate) async fn keeps_the_contract(place: &Place) {
     what_one_saves_arrives_at_the_other(place).await;
@@ -163,12 +158,12 @@ async fn what_one_saves_arrives_at_the_other(place: &Place) {
     let here = clock.now();
     let left = token.expires_at.since(here.boot);
     assert!(
-        apart(left, 100 * MINUTE) < Duration::from_secs(3),
+        left.abs_diff(100 * MINUTE) < Duration::from_secs(3),
         "{left:?}"
     );
     let spent = here.boot.since(read.ledger.minted_at.unwrap());
     assert!(
-        apart(spent, 20 * MINUTE) < Duration::from_secs(3),
+        spent.abs_diff(20 * MINUTE) < Duration::from_secs(3),
         "{spent:?}"
     );
 

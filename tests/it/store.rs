@@ -14,9 +14,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use wxtokend::{
     clock::Clock,
     config,
-    domain::{Generation, Mode, Moment, Note, Now, Record, Secret, Token, budget::Ledger},
+    domain::{Mode, Moment, Now, Record},
     store::{self, Store, StoreError},
 };
+
+use crate::contract;
 
 const APPID: &str = "wx0123456789abcdef";
 const HOUR: Duration = Duration::from_hours(1);
@@ -37,33 +39,10 @@ fn full(generation: u64, now: Now) -> Record {
         boot: Moment::from_millis(now.boot.as_millis()),
         wall: SystemTime::UNIX_EPOCH + HOUR * 400_000,
     };
-    let (asked_at, expires_at) = (now.boot - HOUR, now.boot + HOUR);
     Record {
-        mode: Mode::Classic,
-        token: Some(Arc::new(Token {
-            value: Secret::new(format!("70_token-{generation}")),
-            generation: Generation(generation),
-            asked_at,
-            expires_at,
-            issue_time: now.wall_at(asked_at),
-            expire_time: now.wall_at(expires_at),
-        })),
-        dead: true,
-        generation: Generation(generation),
-        note: Some(Note {
-            asked_at: now.boot - HOUR / 60,
-            reserved: Generation(generation + 1),
-        }),
-        ledger: Ledger {
-            day: 20_000,
-            replacements: 3,
-            forced: 4,
-            replaced_at: Some(asked_at),
-            streak: 2,
-            minted_at: Some(asked_at),
-        },
-        blocked_until: Some(now.boot + HOUR),
+        // Not for a server that has the store to itself.
         trouble: None,
+        ..contract::full(generation, now)
     }
 }
 

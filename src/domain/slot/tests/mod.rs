@@ -1,6 +1,7 @@
 //! The life of a token, told in short stories.
 
 mod ability;
+mod cut_off;
 mod dead;
 mod leaks;
 mod open_outcomes;

@@ -1,10 +1,7 @@
-//! One replica of several: it follows, takes over, is cut off, and comes back.
+//! One replica of several: it follows, takes over, and gives up.
 
 use super::*;
 use crate::domain::Note;
-
-const BLIND: Reach = Reach::CutOff { named: false };
-const NAMED: Reach = Reach::CutOff { named: true };
 
 impl Story {
     /// Another replica, to which the store has told `record` just now.
@@ -16,21 +13,36 @@ impl Story {
         Self { slot, now, tokens }
     }
 
-    fn reach(&mut self, reach: Reach, contact: Moment) {
+    pub(super) fn reach(&mut self, reach: Reach, contact: Moment) {
         self.slot.reaches(reach, contact, self.now);
     }
 
-    fn certain(&self) -> Option<Duration> {
+    pub(super) fn certain(&self) -> Option<Duration> {
         let until = self.slot.certain_until()?;
         Some(until.since(self.now.boot))
     }
 }
 
 /// A follower of a classic app whose token is ten minutes old.
-fn follower() -> Story {
+pub(super) fn follower() -> Story {
     let mut story = Story::settled(Mode::Classic);
     story.wait(secs(600));
     story.follower(story.slot.record())
+}
+
+/// When a replica that hears of nobody but WeChat since `contact`, and whose token works, asks for another:
+/// so long before the end of its token.
+pub(super) fn asks_alone(story: &mut Story, reach: Reach, contact: Moment) -> Option<Duration> {
+    let end = story.token().expires_at;
+    while end > story.now.boot {
+        story.reach(reach, contact);
+        match story.slot.woke(story.now) {
+            Some(Start::Ask(_)) => return Some(end.since(story.now.boot)),
+            Some(Start::Look(_)) => drop(story.see(Sight::Alive)),
+            None => story.wait(secs(1)),
+        }
+    }
+    None
 }
 
 #[test]
@@ -312,120 +324,6 @@ fn a_fetch_of_another_replica_that_outlived_its_claim_is_answered_by_a_look_and_
     story.expect_ask();
     story.repeat();
     story.expect_nothing();
-}
-
-#[test]
-fn cut_off_a_stable_token_is_asked_for_as_ever_but_not_by_force() {
-    let mut story = Story::settled(Mode::Stable);
-    let before = story.token().generation;
-    story.wait(secs(60));
-    story.reach(Reach::Harmless, story.now.boot);
-    story.report();
-    story.expect_ask();
-    story.repeat();
-    story.report();
-    story.prove_dead();
-    for _ in 0..20 {
-        story.wait_until_due();
-        match story.slot.woke(story.now) {
-            Some(Start::Ask(errand)) => {
-                assert_eq!(errand.ask, Ask::Normal);
-                story.repeat();
-            }
-            Some(Start::Look(_)) => drop(story.see(Sight::Refused)),
-            None => {}
-        }
-    }
-    story.wait_until_due();
-    while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
-        story.see(Sight::Refused);
-        story.wait_until_due();
-    }
-    let next = story.rotate().token.generation;
-    assert_eq!(next.0, before.0 + 1, "the smallest that is not taken");
-}
-
-#[test]
-fn cut_off_a_classic_token_is_certain_until_another_replica_could_have_ended_it() {
-    let mut story = follower();
-    // The plan is 50 minutes ahead; the overlap follows.
-    assert_eq!(story.certain(), Some(secs(3000 + 300)));
-    let contact = story.now.boot;
-    story.wait(secs(1000));
-    story.reach(BLIND, contact);
-    assert_eq!(story.certain(), Some(secs(2000 + 300)));
-    // When the plan is over, what was heard last counts.
-    story.wait(secs(2500));
-    let contact = story.now.boot;
-    story.reach(Reach::Following, contact);
-    assert_eq!(story.certain(), Some(secs(300)));
-}
-
-#[test]
-fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
-    let mut story = follower();
-    let contact = story.now.boot;
-    story.reach(BLIND, contact);
-    story.slot.policy.probe_every = secs(60);
-    story.wait(story.certain().unwrap().saturating_sub(secs(11)));
-    story.reach(BLIND, contact);
-    // Early enough for an answer, whoever gives it.
-    assert_eq!(story.wait_until_due(), Duration::ZERO);
-    for sight in [Sight::Alive, Sight::Unreachable, Sight::Alive] {
-        story.expect_look();
-        story.see(sight);
-        story.reach(BLIND, contact);
-        assert!(story.certain().unwrap() > secs(5), "{sight:?}");
-        assert_eq!(story.wait_until_due(), secs(5), "{sight:?}");
-    }
-    story.wait(secs(5));
-    story.expect_look();
-    assert_eq!(story.see(Sight::Refused), Looked::Died);
-    assert!(story.slot.dead());
-    // Nothing is fetched: somebody else did that.
-    for _ in 0..20 {
-        story.wait_until_due();
-        story.reach(BLIND, contact);
-        story.expect_look();
-        story.see(Sight::Refused);
-    }
-}
-
-/// When a replica that hears of nobody but WeChat since `contact`, and whose token works, asks for another:
-/// so long before the end of its token.
-fn asks_alone(story: &mut Story, reach: Reach, contact: Moment) -> Option<Duration> {
-    let end = story.token().expires_at;
-    while end > story.now.boot {
-        story.reach(reach, contact);
-        match story.slot.woke(story.now) {
-            Some(Start::Ask(_)) => return Some(end.since(story.now.boot)),
-            Some(Start::Look(_)) => drop(story.see(Sight::Alive)),
-            None => story.wait(secs(1)),
-        }
-    }
-    None
-}
-
-#[test]
-fn only_the_replica_that_refreshed_last_fetches_when_it_is_plain_that_nobody_else_does() {
-    for (reach, fetches) in [(NAMED, true), (BLIND, false)] {
-        let mut story = follower();
-        let contact = story.now.boot;
-        let left = asks_alone(&mut story, reach, contact);
-        assert_eq!(left, fetches.then_some(secs(300)), "{reach:?}");
-    }
-}
-
-#[test]
-fn it_waits_for_as_long_as_another_may_take_to_replace_the_token() {
-    let mut story = follower();
-    let end = story.token().expires_at;
-    // Whoever has taken the claim over then may have ended the token 300 s later, and needs some time.
-    let claim = end - secs(605);
-    story.wait(claim.since(story.now.boot));
-    let left = asks_alone(&mut story, NAMED, claim).expect("it asks");
-    assert!(left <= secs(305 - 13), "{left:?}");
-    assert!(left > secs(280), "{left:?}");
 }
 
 #[test]

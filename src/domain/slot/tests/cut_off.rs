@@ -1,0 +1,108 @@
+//! One replica of several that does not hear of the others.
+
+use super::{
+    replicas::{asks_alone, follower},
+    *,
+};
+
+const BLIND: Reach = Reach::CutOff { named: false };
+const NAMED: Reach = Reach::CutOff { named: true };
+
+#[test]
+fn cut_off_a_stable_token_is_asked_for_as_ever_but_not_by_force() {
+    let mut story = Story::settled(Mode::Stable);
+    let before = story.token().generation;
+    story.wait(secs(60));
+    story.reach(Reach::Harmless, story.now.boot);
+    story.report();
+    story.expect_ask();
+    story.repeat();
+    story.report();
+    story.prove_dead();
+    for _ in 0..20 {
+        story.wait_until_due();
+        match story.slot.woke(story.now) {
+            Some(Start::Ask(errand)) => {
+                assert_eq!(errand.ask, Ask::Normal);
+                story.repeat();
+            }
+            Some(Start::Look(_)) => drop(story.see(Sight::Refused)),
+            None => {}
+        }
+    }
+    story.wait_until_due();
+    while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+        story.see(Sight::Refused);
+        story.wait_until_due();
+    }
+    let next = story.rotate().token.generation;
+    assert_eq!(next.0, before.0 + 1, "the smallest that is not taken");
+}
+
+#[test]
+fn cut_off_a_classic_token_is_certain_until_another_replica_could_have_ended_it() {
+    let mut story = follower();
+    // The plan is 50 minutes ahead; the overlap follows.
+    assert_eq!(story.certain(), Some(secs(3000 + 300)));
+    let contact = story.now.boot;
+    story.wait(secs(1000));
+    story.reach(BLIND, contact);
+    assert_eq!(story.certain(), Some(secs(2000 + 300)));
+    // When the plan is over, what was heard last counts.
+    story.wait(secs(2500));
+    let contact = story.now.boot;
+    story.reach(Reach::Following, contact);
+    assert_eq!(story.certain(), Some(secs(300)));
+}
+
+#[test]
+fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
+    let mut story = follower();
+    let contact = story.now.boot;
+    story.reach(BLIND, contact);
+    story.slot.policy.probe_every = secs(60);
+    story.wait(story.certain().unwrap().saturating_sub(secs(11)));
+    story.reach(BLIND, contact);
+    // Early enough for an answer, whoever gives it.
+    assert_eq!(story.wait_until_due(), Duration::ZERO);
+    for sight in [Sight::Alive, Sight::Unreachable, Sight::Alive] {
+        story.expect_look();
+        story.see(sight);
+        story.reach(BLIND, contact);
+        assert!(story.certain().unwrap() > secs(5), "{sight:?}");
+        assert_eq!(story.wait_until_due(), secs(5), "{sight:?}");
+    }
+    story.wait(secs(5));
+    story.expect_look();
+    assert_eq!(story.see(Sight::Refused), Looked::Died);
+    assert!(story.slot.dead());
+    // Nothing is fetched: somebody else did that.
+    for _ in 0..20 {
+        story.wait_until_due();
+        story.reach(BLIND, contact);
+        story.expect_look();
+        story.see(Sight::Refused);
+    }
+}
+
+#[test]
+fn only_the_replica_that_refreshed_last_fetches_when_it_is_plain_that_nobody_else_does() {
+    for (reach, fetches) in [(NAMED, true), (BLIND, false)] {
+        let mut story = follower();
+        let contact = story.now.boot;
+        let left = asks_alone(&mut story, reach, contact);
+        assert_eq!(left, fetches.then_some(secs(300)), "{reach:?}");
+    }
+}
+
+#[test]
+fn it_waits_for_as_long_as_another_may_take_to_replace_the_token() {
+    let mut story = follower();
+    let end = story.token().expires_at;
+    // Whoever has taken the claim over then may have ended the token 300 s later, and needs some time.
+    let claim = end - secs(605);
+    story.wait(claim.since(story.now.boot));
+    let left = asks_alone(&mut story, NAMED, claim).expect("it asks");
+    assert!(left <= secs(305 - 13), "{left:?}");
+    assert!(left > secs(280), "{left:?}");
+}
