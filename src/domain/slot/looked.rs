@@ -34,6 +34,11 @@ impl Slot {
             return Looked::Unchanged;
         };
         match proof {
+            Proof::Dead => held.refused = true,
+            Proof::Alive => held.refused = false,
+            Proof::Pending | Proof::None => {}
+        }
+        match proof {
             Proof::Dead if !was_dead => {
                 held.dead = true;
                 // What WeChat refuses, it refuses for a dead token too: its pause is kept. But the plan

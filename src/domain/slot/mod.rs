@@ -80,6 +80,8 @@ struct Held {
     token: Arc<Token>,
     since: Moment,
     dead: bool,
+    /// Looks of this replica say that it is dead, and none has said since that it is not.
+    refused: bool,
     previous_expires_at: Option<Moment>,
 }
 
@@ -343,6 +345,7 @@ impl Slot {
             token,
             since: now.boot,
             dead: false,
+            refused: false,
             previous_expires_at,
         });
     }

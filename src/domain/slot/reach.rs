@@ -46,14 +46,16 @@ impl Slot {
         // What was planned was for another reach.
         self.looks.due.take_if(|_| before != reach);
         match self.watchful_since() {
+            _ if self.looks.flying => {}
+            _ if self.refused() => self.looks.due = self.looks.due.or(Some(now.boot)),
             // The looks of a replica that refreshes are none of this one's.
             Some(begin) if now.boot < begin && reach == Reach::Following => {
                 self.looks.due = Some(begin);
             }
-            Some(begin) if !self.looks.flying && self.looks.due.is_none() => {
-                self.looks.want(begin.max(now.boot));
+            Some(begin) => {
+                self.looks.due = self.looks.due.or(Some(begin.max(now.boot)));
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -116,7 +118,7 @@ impl Slot {
     /// Whether looks are this replica's to make.
     pub(super) fn looks_are_ours(&self, now: Now) -> bool {
         let doubtful = self.watchful_since().is_some_and(|at| now.boot >= at);
-        self.reach != Reach::Following || doubtful
+        self.reach != Reach::Following || doubtful || self.refused()
     }
 
     /// When something that is wanted `at` a time may be asked for.

@@ -61,17 +61,28 @@ impl Slot {
             self.hold(token.shown_by(now), previous, now);
         }
         if let Some(held) = &mut self.held {
-            held.dead = dead;
+            // What WeChat refused here is not handed out because nobody else has noticed yet.
+            held.dead = dead || held.refused;
             let (one, other) = (token.expires_at, held.token.expires_at);
             if same && one.since(other).max(other.since(one)) > ROUNDING {
                 held.token = token.shown_by(now);
             }
         }
         self.settled = true;
-        self.looks = Looks::default();
+        if !self.refused() {
+            self.looks = Looks::default();
+        }
         let minted_at = self.ledger.minted_at.unwrap_or(token.asked_at);
         self.planned = self.policy.planned(token, minted_at.min(now.boot));
         self.next_ask = self.planned.max(now.boot + self.policy.floor);
+    }
+
+    /// The replica that refreshes has looked at the token after this one was refused, and WeChat accepts it.
+    pub fn vouched(&mut self, generation: Generation) {
+        let held = self.held.as_mut();
+        if let Some(held) = held.filter(|held| held.token.generation == generation) {
+            held.refused = false;
+        }
     }
 
     /// Until when the token that is held works although `token` replaces it.

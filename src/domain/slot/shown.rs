@@ -22,6 +22,11 @@ impl Slot {
         self.held.as_ref().is_some_and(|h| h.dead)
     }
 
+    /// Whether it was this replica to which WeChat refused the newest token, and not since accepted it.
+    pub fn refused(&self) -> bool {
+        self.held.as_ref().is_some_and(|h| h.refused)
+    }
+
     /// Until when the token before it works.
     pub fn previous_expires_at(&self) -> Option<Moment> {
         self.held.as_ref()?.previous_expires_at

@@ -1,10 +1,18 @@
 //! A look came back, or nobody wants it any more.
 
+use std::time::Duration;
+
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::{App, Event};
-use crate::domain::{AppName, Generation, Now, Sight, slot::Looked};
+use crate::{
+    domain::{AppName, Generation, Now, Sight, slot::Looked},
+    store::shared::Request,
+};
+
+/// The pause between two reports that WeChat refuses a token to this replica.
+const REPORTS: Duration = Duration::from_secs(30);
 
 impl App {
     /// Ends a look whose answer nobody wants any more.
@@ -40,5 +48,23 @@ impl App {
             self.saving.retry_at = Some(now.boot);
             self.save_now(events);
         }
+    }
+    /// WeChat refused the token while nothing was heard of the one that refreshes, which may not know it yet.
+    pub(super) fn report_what_was_refused(&mut self, now: Now) {
+        let Some(replica) = self.replica.as_mut().filter(|replica| replica.follows) else {
+            return;
+        };
+        let record = replica.last().and_then(|seen| seen.record.as_ref());
+        let unknown = record.is_some_and(|record| !record.dead);
+        let token = self.slot.token().filter(|_| self.slot.refused() && unknown);
+        let again = replica
+            .reported_at
+            .is_none_or(|at| at + REPORTS <= now.boot);
+        let Some(generation) = token.map(|token| token.generation.0).filter(|_| again) else {
+            return;
+        };
+        replica.reported_at = Some(now.boot);
+        let leaked = false;
+        self.ask(Request::Stale { generation, leaked }, now);
     }
 }

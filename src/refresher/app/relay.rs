@@ -264,7 +264,7 @@ impl App {
         let Some(replica) = &mut self.replica else {
             return;
         };
-        let mut settled = Vec::new();
+        let (mut settled, mut vouched) = (Vec::new(), false);
         for (request, asked) in mem::take(&mut replica.asked) {
             let Request::Stale { generation, leaked } = request else {
                 if asked.reply.is_none() {
@@ -283,7 +283,11 @@ impl App {
                     Ok(Outcome::Refreshed)
                 }
                 Some(Reply::StillValid) if newer => Ok(Outcome::AlreadyNewer),
-                Some(Reply::StillValid) => Ok(Outcome::StillValid),
+                Some(Reply::StillValid) => {
+                    self.slot.vouched(Generation(generation));
+                    vouched = true;
+                    Ok(Outcome::StillValid)
+                }
                 Some(Reply::Inconclusive { retry_ms, errcode }) => Err(NoToken::Inconclusive {
                     retry_after: Duration::from_millis(*retry_ms),
                     errcode: *errcode,
@@ -299,6 +303,9 @@ impl App {
                 }
             };
             settled.push((asked, answer));
+        }
+        if vouched {
+            self.follow(now);
         }
         for (asked, answer) in settled {
             for waiting in asked.waiting {

@@ -59,6 +59,8 @@ pub(super) struct Replica {
     pub(super) ahead_of: Option<(String, Generation)>,
     /// Readers of another replica have seen this generation.
     pub(super) outnumbered: Option<Generation>,
+    /// When the one that refreshes was told last that WeChat refuses its token here.
+    pub(super) reported_at: Option<Moment>,
     /// The token has a new number, which readers may see only once it is saved.
     pub(super) renumbering: bool,
     /// Until when the token is certain, as readers know it, and whether that is over.
@@ -92,6 +94,7 @@ impl Replica {
             alone_at: None,
             ahead_of: None,
             outnumbered: None,
+            reported_at: None,
             renumbering: false,
             said: (None, false),
             stands: (false, false),
@@ -318,7 +321,7 @@ impl App {
             });
         }
         self.slot.reaches(reach, contact, now);
-        self.trust_the_store_again(now);
+        self.report_what_was_refused(now);
         self.give_up_waiting(now);
     }
 
@@ -336,17 +339,6 @@ impl App {
         if longer || until < said || over != was_over || stands != replica.stands {
             (replica.said, replica.stands) = ((until, over), stands);
             self.show(now, publisher);
-        }
-    }
-
-    /// A token that was doubted while nothing was heard is again what the one that refreshes says it is.
-    fn trust_the_store_again(&mut self, now: Now) {
-        let Some(replica) = self.replica.as_ref().filter(|replica| replica.follows) else {
-            return;
-        };
-        let record = replica.last().and_then(|seen| seen.record.as_ref());
-        if self.slot.dead() && record.is_some_and(|record| !record.dead) {
-            self.follow(now);
         }
     }
 

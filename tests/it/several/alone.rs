@@ -179,3 +179,42 @@ async fn a_store_that_can_only_be_read_is_as_good_as_none() {
         all_have_the_same(&fleet).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_wechat_refused_to_a_cut_off_replica_is_not_handed_out_there_again() {
+    let mut fleet = Fleet::usual(Mode::Classic);
+    fleet.start(FIRST);
+    fleet.everybody_has_a_token().await;
+    fleet.start(0);
+    fleet.start(1);
+    sleep(MINUTE * 50).await;
+    // Nobody who could replace the token reaches WeChat, and who reaches it hears of nobody.
+    fleet.set(0, |state| state.to_store = Way::Silent);
+    for n in [1, FIRST] {
+        fleet.set(n, |state| state.to_wechat = Way::Closed);
+    }
+    let app = fleet.apps[0].clone();
+    let dead = fleet.token(0).await;
+    sleep(MINUTE * 30).await;
+    for _ in 0..2 {
+        let at = fleet.at();
+        let appid = &app.account.appid;
+        let fetched = fleet.model().foreign_fetch(at, appid, app.pool());
+        fetched.expect("WeChat lets anybody");
+    }
+    assert!(!fleet.alive(&app, &dead.value));
+    sleep(MINUTE / 4).await;
+    for n in 0..3 {
+        fleet.set(n, |state| {
+            (state.to_store, state.to_wechat) = (Way::Open, Way::Open);
+        });
+    }
+    for _ in 0..100 {
+        let issued = fleet.tokens(0).expect("it runs");
+        if let Ok(issued) = issued.current(&app.name, Duration::ZERO).await {
+            assert!(fleet.alive(&app, &issued.token.value), "handed out again");
+        }
+        sleep(MINUTE / 600).await;
+    }
+    all_have_the_same(&fleet).await;
+}

@@ -106,3 +106,44 @@ fn it_waits_for_as_long_as_another_may_take_to_replace_the_token() {
     assert!(left <= secs(305 - 13), "{left:?}");
     assert!(left > secs(280), "{left:?}");
 }
+
+/// To which WeChat refuses the token while nothing is heard, and which is in touch again then.
+fn refused_and_in_touch_again() -> Story {
+    let mut story = follower();
+    let contact = story.now.boot;
+    story.reach(BLIND, contact);
+    story.wait(story.certain().unwrap());
+    story.reach(BLIND, contact);
+    story.expect_look();
+    assert_eq!(story.see(Sight::Refused), Looked::Died);
+    story.hear_the_same();
+    story
+}
+
+#[test]
+fn what_wechat_refused_while_nothing_was_heard_is_not_handed_out_because_the_others_do_not_know() {
+    let mut story = refused_and_in_touch_again();
+    for _ in 0..3 {
+        assert!(story.slot.dead());
+        story.wait_until_due();
+        story.expect_look();
+        assert_eq!(story.see(Sight::Refused), Looked::Unchanged);
+        story.hear_the_same();
+    }
+    assert!(story.wait_until_due() <= secs(5));
+    story.expect_look();
+    assert_eq!(story.see(Sight::Alive), Looked::Revived);
+    story.hear_the_same();
+    assert!(!story.slot.dead());
+    let due = story.slot.due(story.now);
+    assert_eq!(due, None, "from now on the looks are the other's");
+}
+
+#[test]
+fn it_is_handed_out_again_when_the_one_that_refreshes_has_looked_too() {
+    let mut story = refused_and_in_touch_again();
+    story.slot.vouched(story.token().generation);
+    story.hear_the_same();
+    assert!(!story.slot.dead());
+    assert!(!story.slot.refused());
+}

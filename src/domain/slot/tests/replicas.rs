@@ -17,6 +17,16 @@ impl Story {
         self.slot.reaches(reach, contact, self.now);
     }
 
+    /// The store is in touch, and says that the token is as it was.
+    pub(super) fn hear_the_same(&mut self) {
+        self.reach(Reach::Following, self.now.boot);
+        let record = Record {
+            dead: false,
+            ..self.slot.record()
+        };
+        self.slot.followed(record, self.now);
+    }
+
     pub(super) fn certain(&self) -> Option<Duration> {
         let until = self.slot.certain_until()?;
         Some(until.since(self.now.boot))
