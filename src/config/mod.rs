@@ -221,7 +221,7 @@ pub struct Etcd {
 /// `[store]` of the kind `redis`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redis {
-    /// Where it is: `redis://`, `rediss://`, and for several nodes `redis+sentinel://` and `redis+cluster://`.
+    /// Where it is: `redis://`, `rediss://`, and for several nodes `redis-sentinel://` and `redis-cluster://`.
     pub url: String,
     /// What all keys begin with.
     pub prefix: String,

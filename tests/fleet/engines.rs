@@ -9,7 +9,11 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::sleep,
+};
 
 use crate::{peers::Network, process::PATIENCE};
 
@@ -189,6 +193,22 @@ impl Etcd {
             .unwrap()
     }
 
+    /// How many names and passwords the first member has refused, by its own count.
+    pub(crate) async fn refused(&self) -> u64 {
+        let mut metrics = TcpStream::connect(&self.addresses[0]).await.unwrap();
+        let ask = b"GET /metrics HTTP/1.0\r\n\r\n";
+        metrics.write_all(ask).await.unwrap();
+        let mut text = String::new();
+        metrics.read_to_string(&mut text).await.unwrap();
+        let refusal = |line: &&str| {
+            let handled = line.starts_with("grpc_server_handled_total{");
+            handled && line.contains("\"Authenticate\"") && !line.contains("grpc_code=\"OK\"")
+        };
+        let counts = text.lines().filter(refusal);
+        let count = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+        counts.filter_map(count).sum()
+    }
+
     /// Which member leads, if one of those that answer does.
     pub(crate) async fn leader(&self) -> Option<usize> {
         for (n, address) in self.addresses.iter().enumerate() {
@@ -249,12 +269,22 @@ impl Redis {
         this
     }
 
-    /// A master, its replica, and three sentinels.
-    pub(crate) async fn start_with_sentinels() -> Self {
+    /// A master, its replica, and three sentinels. With a password, the sentinels have it as well or none.
+    pub(crate) async fn start_with_sentinels(password: Option<&str>, theirs: bool) -> Self {
         let mut this = Self::empty();
-        this.server(&[]).await;
+        let known = password.map(|password| ["--requirepass", password, "--masterauth", password]);
+        let known: Vec<&str> = known.into_iter().flatten().collect();
+        this.server(&known).await;
         let master = this.ports[0].to_string();
-        this.server(&["--replicaof", "127.0.0.1", &master]).await;
+        let follows = ["--replicaof", "127.0.0.1", &master];
+        this.server(&[&known[..], &follows].concat()).await;
+        let theirs = match password {
+            Some(password) if theirs => {
+                format!("sentinel auth-pass tokens {password}\nrequirepass {password}\n")
+            }
+            Some(password) => format!("sentinel auth-pass tokens {password}\n"),
+            None => String::new(),
+        };
         let mut ports = Vec::new();
         for n in 0..3 {
             let (port, home) = (free_port(), this.folder.path().join(format!("s{n}")));
@@ -263,7 +293,7 @@ impl Redis {
             let text = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor tokens 127.0.0.1 {master} 2\n\
                  sentinel down-after-milliseconds tokens 1000\n\
-                 sentinel failover-timeout tokens 3000\n"
+                 sentinel failover-timeout tokens 3000\n{theirs}"
             );
             std::fs::write(&config, text).unwrap();
             let command = ["redis-sentinel".to_owned(), config.display().to_string()];
@@ -357,10 +387,7 @@ impl Redis {
 /// Until somebody listens there.
 async fn answers(port: u16) {
     let began = tokio::time::Instant::now();
-    while tokio::net::TcpStream::connect(("127.0.0.1", port))
-        .await
-        .is_err()
-    {
+    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         assert!(began.elapsed() < PATIENCE, "nobody listens on {port}");
         sleep(Duration::from_millis(20)).await;
     }

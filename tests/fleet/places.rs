@@ -1,5 +1,7 @@
 //! The real engines keep the contract of stores that replicas share.
 
+use std::time::Duration;
+
 use wxtokend::{
     clock::Clock,
     config::{self, Sharing, Tls},
@@ -75,8 +77,31 @@ async fn redis_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_behind_sentinels_keeps_the_contract() {
-    let redis = Redis::start_with_sentinels().await;
+    let redis = Redis::start_with_sentinels(None, false).await;
     keeps_the_contract(&on_redis("sentinel", redis.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_with_a_password_is_reached_whether_its_sentinels_have_it_too_or_none() {
+    let papers = Papers::new();
+    let password = papers.file("password", "CANARY-password\n");
+    for theirs in [false, true] {
+        let redis = Redis::start_with_sentinels(Some("CANARY-password"), theirs).await;
+        let (url, password) = (redis.url(), password.clone());
+        let place = place("sentinel with a password", move || {
+            let redis = config::Redis {
+                url: url.clone(),
+                prefix: "contract:".into(),
+                user: None,
+                password_file: Some(password.clone()),
+                tls: Tls::default(),
+            };
+            config::Store::Redis(redis, sharing())
+        });
+        let shared = (place.join)(vec!["wx-app".to_owned()], place.clock);
+        let patience = Duration::from_secs(10);
+        assert!(shared.wait_for_contact(patience).await, "theirs: {theirs}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,6 +136,36 @@ async fn over_tls_and_with_a_password_etcd_keeps_the_contract() {
         config::Store::Etcd(etcd, sharing())
     }))
     .await;
+}
+
+/// A right password that takes the place of a wrong one is used soon all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_sent_to_etcd_once_in_five_seconds() {
+    let etcd = Etcd::start(1).await;
+    let mut client = etcd.client().await;
+    let known = client.user_add("root", "CANARY-password", None).await;
+    known.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.auth_enable().await.unwrap();
+    let papers = Papers::new();
+    let password = papers.file("password", "another\n");
+    let (at, file) = (format!("http://{}", etcd.addresses[0]), password.clone());
+    let place = place("etcd with a wrong password", move || {
+        let etcd = config::Etcd {
+            endpoints: vec![at.clone()],
+            prefix: "/contract/".into(),
+            user: Some(("root".into(), file.clone())),
+            tls: Tls::default(),
+        };
+        config::Store::Etcd(etcd, sharing())
+    });
+    let shared = (place.join)(vec!["wx-app".to_owned()], place.clock);
+    let (span, pause) = (Duration::from_secs(12), Duration::from_secs(5));
+    assert!(!shared.wait_for_contact(span).await, "etcd lets anybody in");
+    let refused = etcd.refused().await;
+    assert!((2..=3).contains(&refused), "{refused} in {span:?}");
+    papers.file("password", "CANARY-password\n");
+    assert!(shared.wait_for_contact(pause * 2).await);
 }
 
 async fn switch_users_on(endpoint: &str, papers: &Papers) {

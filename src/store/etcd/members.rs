@@ -11,7 +11,10 @@ use std::{
 };
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    time::{Instant, timeout},
+};
 use zeroize::Zeroizing;
 
 use super::super::StoreError;
@@ -23,6 +26,9 @@ pub(super) const CALL: Duration = Duration::from_millis(700);
 /// To reach a member.
 const CONNECT: Duration = Duration::from_millis(500);
 
+/// The pause after a name and password that are refused: each try costs etcd as much as a right one.
+const REFUSED: Duration = Duration::from_secs(5);
+
 /// The pause between two signs of life of a connection, and how long the second is waited for. etcd hangs
 /// up on whoever pings more often than each five seconds.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(3));
@@ -33,6 +39,8 @@ pub(super) struct Members {
     user: Option<(String, PathBuf)>,
     options: ConnectOptions,
     current: Mutex<Current>,
+    /// One connection is made at a time, for all who wait.
+    connecting: AsyncMutex<()>,
     /// Another member is talked to.
     pub(super) moved: watch::Sender<()>,
 }
@@ -41,6 +49,8 @@ pub(super) struct Members {
 struct Current {
     at: usize,
     client: Option<Arc<Client>>,
+    /// When the name and password were refused last, and in what words.
+    refused: Option<(Instant, String)>,
 }
 
 /// Not derived: the options of a client hold the password.
@@ -67,8 +77,9 @@ impl Members {
             // So that not all replicas talk to the same one.
             current: Mutex::new(Current {
                 at: fastrand::usize(..config.endpoints.len().max(1)),
-                client: None,
+                ..Current::default()
             }),
+            connecting: AsyncMutex::default(),
             moved: watch::Sender::default(),
         })
     }
@@ -108,13 +119,22 @@ impl Members {
 
     /// A client of the present member.
     pub(super) async fn client(&self) -> Result<Client, Failure> {
-        let (at, client) = {
-            let current = self.current();
-            (current.at, current.client.clone())
-        };
-        if let Some(client) = client {
-            return Ok((*client).clone());
+        if let Some(client) = &self.current().client {
+            return Ok((**client).clone());
         }
+        let _turn = self.connecting.lock().await;
+        let at = {
+            let current = self.current();
+            if let Some(client) = &current.client {
+                return Ok((**client).clone());
+            }
+            if let Some((since, why)) = &current.refused
+                && since.elapsed() < REFUSED
+            {
+                return Err(Failure::Refused(why.clone()));
+            }
+            current.at
+        };
         let mut options = self.options.clone();
         if let Some((name, password)) = &self.user {
             let password = SecretSource::File(password.clone()).read()?;
@@ -123,8 +143,15 @@ impl Members {
                 .with_auto_token_refresh(true);
         }
         let endpoint = self.endpoints[at].as_str();
-        let client = Client::connect([endpoint], Some(options)).await?;
+        let connected = Client::connect([endpoint], Some(options)).await;
         let mut current = self.current();
+        current.refused = match &connected {
+            Err(Error::GRpcStatus(status)) if is_about_the_user(status.code().into()) => {
+                Some((Instant::now(), status.message().to_owned()))
+            }
+            _ => None,
+        };
+        let client = connected?;
         if current.at == at {
             current.client = Some(Arc::new(client.clone()));
         }
@@ -172,6 +199,8 @@ pub(super) enum Failure {
     Etcd(#[from] Error),
     #[error("no answer within {} ms", CALL.as_millis())]
     Silent,
+    #[error("{0}")]
+    Refused(String),
     #[error("this replica has no lease yet")]
     NoLease,
     #[error("another member is asked now")]
@@ -189,6 +218,7 @@ impl Failure {
             Self::Etcd(Error::GRpcStatus(status)) => ELSEWHERE.contains(&status.code().into()),
             Self::NoLease
             | Self::Moved
+            | Self::Refused(_)
             | Self::Password(_)
             | Self::Etcd(Error::InvalidArgs(_) | Error::LeaseKeepAliveError(_)) => false,
             Self::Silent | Self::Etcd(_) => true,
@@ -202,6 +232,12 @@ impl Failure {
             source: Box::new(self),
         }
     }
+}
+
+/// Of gRPC: invalid argument, as of a wrong password; permission denied; failed precondition, where nobody has one;
+/// unauthenticated.
+fn is_about_the_user(code: i32) -> bool {
+    [3, 7, 9, 16].contains(&code)
 }
 
 /// Whether the lease is over.

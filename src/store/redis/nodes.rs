@@ -18,7 +18,10 @@ use redis::{
 use tokio::time::timeout;
 
 use super::super::StoreError;
-use crate::config::{self, SecretError, SecretSource};
+use crate::{
+    config::{self, SecretError, SecretSource},
+    domain::Secret,
+};
 
 /// For one call.
 pub(super) const CALL: Duration = Duration::from_millis(700);
@@ -161,19 +164,38 @@ impl Nodes {
         Ok(client)
     }
 
+    /// Sentinels that have a password have that of Redis; one that has none refuses whoever sends one.
     async fn master(&self) -> Result<Client, Failure> {
-        let sentinels = (0..self.addresses.len()).map(|n| self.address(n));
+        let password = self.password.as_ref().map(SecretSource::read).transpose()?;
+        let password = password.as_ref();
+        match self.master_told_by_sentinels(password, password).await {
+            Err(refused) if password.is_some() => {
+                let open = self.master_told_by_sentinels(password, None).await;
+                open.map_err(|_| refused)
+            }
+            told => told,
+        }
+    }
+
+    async fn master_told_by_sentinels(
+        &self,
+        password: Option<&Secret>,
+        of_sentinels: Option<&Secret>,
+    ) -> Result<Client, Failure> {
+        // Their answers are taken in this order, and the first one may never come.
+        let first = fastrand::usize(..self.addresses.len().max(1));
+        let order = (first..self.addresses.len()).chain(0..first);
+        let sentinels = order.map(|n| self.address(n));
         let mut builder =
             SentinelClientBuilder::new(sentinels, &self.name, SentinelServerType::Master)?;
         if let Some(user) = &self.user {
             builder = builder.set_client_to_redis_username(user);
         }
-        if let Some(password) = &self.password {
-            let password = password.read()?;
-            // Sentinels are asked with it too, as most are set up.
-            builder = builder
-                .set_client_to_redis_password(password.expose())
-                .set_client_to_sentinel_password(password.expose());
+        if let Some(password) = password {
+            builder = builder.set_client_to_redis_password(password.expose());
+        }
+        if let Some(password) = of_sentinels {
+            builder = builder.set_client_to_sentinel_password(password.expose());
         }
         if self.encrypted {
             builder = builder
