@@ -172,6 +172,15 @@ impl Fleet {
         client.get(key, None).await.unwrap().count() > 0
     }
 
+    /// How often the record of `app` was saved, if etcd says so.
+    pub(crate) async fn saves(&self, etcd: &Etcd, app: &str) -> Option<i64> {
+        let mut client = etcd.client().await;
+        let got = client.get(format!("/wxtokend/wx-{app}/record"), None);
+        // A member that is cut off keeps one waiting.
+        let got = tokio::time::timeout(Duration::from_millis(500), got).await;
+        Some(got.ok()?.ok()?.kvs().first()?.version())
+    }
+
     /// Which replica refreshes `app`, if one says so.
     pub(crate) async fn holder(&self, etcd: &Etcd, app: &str) -> Option<usize> {
         let mut client = etcd.client().await;

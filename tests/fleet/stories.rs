@@ -327,20 +327,9 @@ async fn held_up_between_note_and_request_for_longer_than_a_lease_it_does_no_har
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_whose_clocks_are_ten_minutes_off_serve_right_lives() {
-    let (etcd, mut libraries) = (Etcd::start(1).await, Vec::new());
-    libraries.extend(glob_libfaketime());
-    let library = libraries.pop().expect("libfaketime is installed");
+    let etcd = Etcd::start(1).await;
     let mut fleet = Fleet::on_etcd(&etcd, 3, lives_of(3600), &["classic"], REFRESH).await;
-    for (replica, offset) in fleet.replicas.iter_mut().zip(["+0", "+600", "-600"]) {
-        let home = std::mem::replace(
-            &mut replica.home,
-            crate::process::Home::new("http://x", "", &[]),
-        );
-        replica.home = home
-            .variable("LD_PRELOAD", &library)
-            .variable("FAKETIME", offset)
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    }
+    set_clocks_apart(&mut fleet);
     // Each of them refreshes once, and each of the others follows it.
     for holder in 0..3 {
         fleet.replicas[holder].start().await;
@@ -376,6 +365,51 @@ async fn replicas_whose_clocks_are_ten_minutes_off_serve_right_lives() {
         1,
         "none was fetched needlessly"
     );
+}
+
+/// A new leader counts the leases that tell ages from the beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_election_of_etcd_a_replica_that_starts_with_another_clock_serves_right_lives() {
+    let etcd = Etcd::start(3).await;
+    let mut fleet = Fleet::on_etcd(&etcd, 3, lives_of(3600), &["classic"], REFRESH).await;
+    set_clocks_apart(&mut fleet);
+    fleet.replicas[0].start().await;
+    let mut client = fleet.replicas[0].client().await;
+    token_that(&mut client, "classic", "is there", |_| true).await;
+    let began = Instant::now();
+    // The note, the token, and the token again.
+    for saves in [2, 3] {
+        while fleet.saves(&etcd, "classic").await < Some(saves) {
+            assert!(began.elapsed() < PATIENCE, "fewer than {saves} saves");
+            sleep(Duration::from_millis(50)).await;
+        }
+        if saves == 2 {
+            etcd.network.cut_off(etcd.leader().await.unwrap());
+        }
+    }
+    for n in 1..3 {
+        fleet.replicas[n].start().await;
+    }
+    for token in fleet.everybody_has("classic", "is there").await {
+        let left = token.time_to_live.unwrap().seconds;
+        assert!((3500..=3600).contains(&left), "{left} s");
+    }
+    assert_eq!(fleet.wechat.counts("classic").mints(), 1);
+}
+
+/// Those of the second and the third are ten minutes off.
+fn set_clocks_apart(fleet: &mut Fleet) {
+    let library = glob_libfaketime().pop().expect("libfaketime is installed");
+    for (replica, offset) in fleet.replicas.iter_mut().zip(["+0", "+600", "-600"]) {
+        let home = std::mem::replace(
+            &mut replica.home,
+            crate::process::Home::new("http://x", "", &[]),
+        );
+        replica.home = home
+            .variable("LD_PRELOAD", &library)
+            .variable("FAKETIME", offset)
+            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
 }
 
 fn glob_libfaketime() -> Vec<String> {

@@ -10,7 +10,8 @@
 //! *Age.* etcd does not tell the time, but it counts leases down. Each save is given a lease of a day
 //! that no key hangs on: what it has left says how long ago that was, whatever the clocks of machines
 //! show. A new leader counts all leases from the beginning (etcd-io/etcd#7275), so the leader's term is
-//! kept too, and an age from another term is only the least that it can be.
+//! kept too, and an age from another term is only the least that it can be. Every board counts as changed
+//! with the term, so the replica that refreshes finds that out, and has its record counted anew.
 
 mod members;
 mod watch;
@@ -111,8 +112,7 @@ impl Etcd {
         }
         let age = COUNTED.saturating_sub(left.ttl());
         let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
-        let same_term = left.header().map(ResponseHeader::raft_term) == Some(counted.term);
-        let age = if same_term {
+        let age = if term(left.header()) == counted.term {
             Age::Known(age)
         } else {
             Age::AtLeast(age)
@@ -126,7 +126,7 @@ impl Etcd {
         let granted = self.members.call("written", grant).await?;
         Ok(Counted {
             age_lease: granted.id(),
-            term: granted.header().map_or(0, ResponseHeader::raft_term),
+            term: term(granted.header()),
         })
     }
 
@@ -157,9 +157,12 @@ impl Etcd {
     async fn list_board(&self, appid: &str) -> Result<Board, StoreError> {
         let under = self.key(appid, "");
         let mut listed = self.list(&under, GetOptions::new()).await?;
-        let keys = listed.take_kvs();
+        let (keys, term) = (listed.take_kvs(), term(listed.header()));
         let mut board = Board {
-            version: self.versions_of(&keys).remove(appid).unwrap_or_default(),
+            version: self
+                .versions_of(&keys, term)
+                .remove(appid)
+                .unwrap_or_default(),
             ..Board::default()
         };
         let (mut state, mut about) = (None, Vec::new());
@@ -197,12 +200,16 @@ impl Etcd {
         Ok(board)
     }
 
-    /// The version of each board is made of all keys on it and their revisions.
-    fn versions_of(&self, keys: &[KeyValue]) -> BTreeMap<String, u64> {
+    /// The version of each board is made of all keys on it and their revisions, and of the leader's term.
+    fn versions_of(&self, keys: &[KeyValue], term: u64) -> BTreeMap<String, u64> {
         let mut hashers: BTreeMap<String, DefaultHasher> = BTreeMap::new();
         for key in keys {
             if let Some((appid, fact)) = self.parts(key.key()) {
-                let hasher = hashers.entry(appid.to_owned()).or_default();
+                let hasher = hashers.entry(appid.to_owned()).or_insert_with(|| {
+                    let mut hasher = DefaultHasher::new();
+                    term.hash(&mut hasher);
+                    hasher
+                });
                 (fact, key.mod_revision()).hash(hasher);
             }
         }
@@ -240,7 +247,7 @@ impl Engine for Etcd {
                 .next
                 .compare_exchange(0, next, Ordering::SeqCst, Ordering::SeqCst);
         }
-        Ok(self.versions_of(listed.kvs()))
+        Ok(self.versions_of(listed.kvs(), term(listed.header())))
     }
 
     async fn board(&self, appid: &str) -> Result<Board, StoreError> {
@@ -366,6 +373,11 @@ impl Engine for Etcd {
         }
         ended.at("watched")
     }
+}
+
+/// The leader's, in whose time an answer was given.
+fn term(header: Option<&ResponseHeader>) -> u64 {
+    header.map_or(0, ResponseHeader::raft_term)
 }
 
 /// `about` with what was counted added.

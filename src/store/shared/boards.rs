@@ -55,8 +55,9 @@ impl Inner {
             match self.engine.post(appid, &entry).await? {
                 Posted::Done(version) => {
                     let mut state = self.state();
-                    state.board(appid).record = version;
                     state.read_only = false;
+                    let known = state.board(appid);
+                    (known.record, known.saved_at) = (version, Some((version, now.boot)));
                     return Ok(());
                 }
                 Posted::Lost | Posted::Changed => self.look(appid).await?,
@@ -108,6 +109,9 @@ impl Inner {
             state.read_only &= !(changed && board.claim.is_some());
         }
         let (record, own) = self.record(appid, board.record.as_ref());
+        if let Some(record) = &record {
+            self.count_anew(appid, &board, record);
+        }
         if let Some(record) = record.as_ref().filter(|_| !own) {
             self.keep_a_copy(appid, record).await;
         }

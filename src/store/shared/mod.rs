@@ -13,6 +13,7 @@ mod boards;
 mod engine;
 mod keeper;
 mod letters;
+mod recount;
 mod sharing;
 
 use std::{
@@ -86,6 +87,8 @@ struct Inner {
     copied: AsyncMutex<BTreeMap<String, Generation>>,
     /// One board is read at a time, so that what was read first is told first.
     looking: AsyncMutex<()>,
+    /// One record is counted anew at a time.
+    counting: Arc<AsyncMutex<()>>,
     seen: mpsc::UnboundedSender<Seen>,
     /// The lease is to be renewed at once.
     hurry: Notify,
@@ -127,6 +130,7 @@ impl Shared {
             state: Mutex::default(),
             copied: AsyncMutex::default(),
             looking: AsyncMutex::default(),
+            counting: Arc::default(),
             seen,
             hurry: Notify::new(),
             turned: watch::Sender::default(),

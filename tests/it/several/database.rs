@@ -45,6 +45,8 @@ struct Saved {
     about: Vec<u8>,
     version: i64,
     at: Instant,
+    /// Whether `at` is still known.
+    counted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,17 @@ impl Database {
     pub(super) fn scribble(&self, appid: &str) {
         let _ = self.rows().change(appid);
         self.tell(appid);
+    }
+
+    /// Forgets how old records are, as etcd does when another member leads.
+    pub(super) fn lose_count(&self) {
+        let mut rows = self.rows();
+        let appids: Vec<_> = rows.boards.keys().cloned().collect();
+        for appid in appids {
+            if let Some(saved) = &mut rows.change(&appid).record {
+                saved.counted = false;
+            }
+        }
     }
 
     /// The rows as of now: whatever has ended is gone.
@@ -155,7 +168,11 @@ impl Rows {
             state: saved.state.clone(),
             about: saved.about.clone(),
             version: saved.version,
-            age: Age::Known(now - saved.at),
+            age: if saved.counted {
+                Age::Known(now - saved.at)
+            } else {
+                Age::AtLeast(Duration::ZERO)
+            },
         };
         let letter = |(id, (_, letter)): (&String, &(String, String))| (id.clone(), letter.clone());
         Board {
@@ -182,6 +199,7 @@ impl Rows {
             about: entry.about.to_vec(),
             version,
             at: now,
+            counted: true,
         });
         Posted::Done(version)
     }

@@ -249,6 +249,12 @@ impl Fleet {
         issued.expect("there is one").token
     }
 
+    /// How long replica `n` says that the token of the first app lives.
+    async fn left(&self, n: usize) -> Duration {
+        let expires_at = self.token(n).await.expires_at;
+        expires_at.since(self.machines[n].clock.now().boot)
+    }
+
     /// The time as the model counts it.
     fn at(&self) -> Duration {
         since_epoch(self.clock)

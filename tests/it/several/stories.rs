@@ -98,3 +98,20 @@ async fn a_stable_token_is_renewed_although_the_one_that_refreshes_died_before_i
         sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_clock_is_off_serves_right_lives_although_the_store_has_lost_count() {
+    let mut fleet = Fleet::usual(Mode::Classic);
+    fleet.start(0);
+    fleet.everybody_has_a_token().await;
+    sleep(MINUTE * 30).await;
+    fleet.database.lose_count();
+    sleep(MINUTE).await;
+    for n in 1..3 {
+        fleet.start(n);
+        let left = fleet.left(n).await;
+        let right = MINUTE * (120 - 31);
+        assert!(left + MINUTE / 20 > right, "{left:?} at replica {n}");
+        assert!(left < right + MINUTE / 20, "{left:?} at replica {n}");
+    }
+}

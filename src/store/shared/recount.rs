@@ -1,0 +1,57 @@
+//! When the database has lost count of how old a record is.
+//!
+//! Then whoever has no memory of it, as a replica that starts, has nothing but the wall clock of the
+//! machine that saved it, which may be minutes off. The replica that refreshes knows better.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{super::snapshot, Age, Board, Entry, Inner, letters::About, text};
+use crate::domain::Record;
+
+/// How often it is tried: what makes a database lose count keeps it from answering for a moment, too.
+const TRIES: u32 = 10;
+
+/// The pause between.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// Saves the `record` that is on the `board` as it is once more, if that has it counted anew.
+    pub(super) fn count_anew(&self, appid: &str, board: &Board, record: &Record) {
+        let (Some(kept), Some(claim)) = (&board.record, &board.claim) else {
+            return;
+        };
+        let saved_at = self.state().board(appid).saved_at;
+        let known = saved_at.is_some_and(|(version, _)| version == kept.version);
+        let lost = matches!(kept.age, Age::AtLeast(_));
+        if !(lost && known && claim.holder == self.sharing.me) {
+            return;
+        }
+        let (engine, turn) = (Arc::clone(&self.engine), Arc::clone(&self.counting));
+        let (clock, boot_id) = (self.sharing.clock, self.sharing.boot_id.clone());
+        let (appid, record) = (appid.to_owned(), record.clone());
+        let about = text(&About::new(&self.sharing.me, record.trouble.as_deref()));
+        let (fence, version) = (claim.fence, kept.version);
+        tokio::spawn(async move {
+            for _ in 0..TRIES {
+                // All apps lose count at once, and need not be saved at once.
+                let one = turn.lock().await;
+                let state = snapshot::write(&appid, &record, clock.now(), &boot_id);
+                let entry = Entry {
+                    fence,
+                    version,
+                    state: state.as_bytes(),
+                    about: about.as_bytes(),
+                };
+                let posted = engine.post(&appid, &entry).await;
+                drop(one);
+                // If something else was saved instead, that is counted.
+                let Err(error) = posted else { return };
+                debug!(appid, %error, "the age of the record cannot be counted anew yet");
+                sleep(AGAIN).await;
+            }
+        });
+    }
+}
