@@ -14,6 +14,7 @@
 //! | `Healthy` | – | as planned |
 
 mod ability;
+mod leak;
 mod looked;
 mod looks;
 mod nudge;
@@ -28,6 +29,7 @@ mod suspect;
 use std::{sync::Arc, time::Duration};
 
 use ability::Ability;
+use leak::{Before, Drill};
 use looks::Looks;
 pub use reach::Reach;
 pub use reported::Verdict;
@@ -67,6 +69,8 @@ pub struct Slot {
     trouble: Option<Arc<Trouble>>,
     suspect: Option<Suspect>,
     taken: Generation,
+    /// The token that other replicas know, if there are any.
+    known: Generation,
     blocked_until: Option<Moment>,
     settled: bool,
     reach: Reach,
@@ -83,6 +87,7 @@ struct Held {
     /// Looks of this replica say that it is dead, and none has said since that it is not.
     refused: bool,
     previous_expires_at: Option<Moment>,
+    before: Before,
 }
 
 /// Two statements of one token's end that differ by less are the same: WeChat and the store that replicas share
@@ -96,13 +101,6 @@ struct Fetch {
     reserved: Option<Generation>,
     replacement: bool,
     begun: Moment,
-}
-
-/// The two mints that kill a leaked token.
-#[derive(Clone, Copy, Debug)]
-struct Drill {
-    left: u8,
-    next: Moment,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +162,7 @@ impl Slot {
             trouble: None,
             suspect: None,
             taken: Generation::default(),
+            known: Generation::default(),
             blocked_until: None,
             settled: false,
             reach: Reach::default(),
@@ -341,12 +340,18 @@ impl Slot {
     fn hold(&mut self, token: Arc<Token>, previous_expires_at: Option<Moment>, now: Now) {
         self.looks
             .at_new_token(&self.policy, token.asked_at, now.boot);
+        let before = match &self.held {
+            None => Before::Unknown,
+            Some(held) if held.dead || held.token.expires_at <= now.boot => Before::Nothing,
+            Some(held) => Before::Was(Arc::clone(&held.token)),
+        };
         self.held = Some(Held {
             token,
             since: now.boot,
             dead: false,
             refused: false,
             previous_expires_at,
+            before,
         });
     }
 

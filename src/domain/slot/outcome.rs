@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Drill, Fetch, ROUNDING, Rotation, Slot, Suspect, ability::Ability};
+use super::{Fetch, ROUNDING, Rotation, Slot, Suspect, ability::Ability};
 use crate::domain::{
-    Ask, Fetched, Mode, Moment, Now, Remedy, Secret, Token, Trouble, budget::FORCED_GAP,
-    time::whole_millis,
+    Ask, Fetched, Mode, Moment, Now, Remedy, Secret, Token, Trouble, time::whole_millis,
 };
 
 /// A stable token that changes with more than this left beyond the overlap was forced by somebody.
@@ -88,18 +87,6 @@ impl Slot {
         // After an open outcome there may have been a token between the two: then the old one is gone.
         let certain = self.suspect.is_none();
         certain.then(|| held.token.expires_at.min(sent.boot + self.policy.overlap))
-    }
-
-    fn advance_drill(&mut self, now: Now) {
-        let gap = match self.policy.mode {
-            Mode::Stable => FORCED_GAP,
-            Mode::Classic => FORCED_GAP.min(self.policy.overlap),
-        };
-        self.drill = self.drill.and_then(|drill| {
-            let left = drill.left.saturating_sub(1);
-            let next = now.boot + gap;
-            (left > 0).then_some(Drill { left, next })
-        });
     }
 
     /// A fetch that was sent at `sent` failed. The current token stays, and there is always a next

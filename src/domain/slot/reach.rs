@@ -83,13 +83,38 @@ impl Slot {
         let soonest = match (self.policy.mode, self.reach) {
             (Mode::Stable, _) => return None,
             (Mode::Classic, Reach::Everything) => contact,
-            // Nobody replaces it before the plan, unless an outcome was open already.
             _ => match self.suspect {
                 Some(suspect) => suspect.since,
-                None => contact.max(self.planned),
+                // Nobody replaces it before the plan, unless to all others its outcome is open.
+                None if self.is_known() => contact.max(self.planned),
+                None => contact.max(self.born()),
             },
         };
         Some(soonest + self.policy.overlap)
+    }
+
+    fn born(&self) -> Moment {
+        let held = self.held.as_ref();
+        held.map_or(Moment::default(), |held| held.token.asked_at)
+    }
+
+    /// Whether other replicas know the token, as far as this one can tell.
+    fn is_known(&self) -> bool {
+        self.held_generation() <= self.known
+    }
+
+    /// From when on it shows that nobody else refreshes if the token works, as it would not if it had been
+    /// replaced when that was due.
+    fn alone_since(&self) -> Option<Moment> {
+        let doubtful = self.doubtful_since()?;
+        let overlap = self.policy.overlap;
+        let due = if self.suspect.is_some() || self.is_known() {
+            doubtful
+        } else {
+            // Others wait until their outcome is not open any more.
+            doubtful.max(self.planned) + overlap
+        };
+        Some(due + SUCCESSION + self.policy.timeout)
     }
 
     /// Until when the token can be handed out without a doubt, if nothing is heard from now on.
@@ -146,11 +171,7 @@ impl Slot {
         let alone = match self.condition(now) {
             Condition::Lost => !held.dead,
             Condition::Dead => false,
-            _ => {
-                let succession = SUCCESSION + self.policy.timeout;
-                let plain = self.doubtful_since().map(|at| at + succession);
-                self.looks.alive_at >= plain
-            }
+            _ => self.looks.alive_at >= self.alone_since(),
         };
         let end = held.token.expires_at;
         let late = if alone {

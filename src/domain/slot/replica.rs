@@ -19,6 +19,10 @@ impl Slot {
     pub fn followed(&mut self, record: Record, now: Now) {
         let unsaved = self.is_ahead_of(&record);
         self.taken = self.taken.max(record.taken());
+        self.known = record
+            .token
+            .as_ref()
+            .map_or(self.known, |token| token.generation);
         if record.mode != self.policy.mode {
             return self.follow_the_other_mode(record, now);
         }
@@ -75,6 +79,11 @@ impl Slot {
         let minted_at = self.ledger.minted_at.unwrap_or(token.asked_at);
         self.planned = self.policy.planned(token, minted_at.min(now.boot));
         self.next_ask = self.planned.max(now.boot + self.policy.floor);
+    }
+
+    /// The store holds the token of `generation`, so that other replicas know it.
+    pub fn told(&mut self, generation: Generation) {
+        self.known = self.known.max(generation);
     }
 
     /// The replica that refreshes has looked at the token after this one was refused, and WeChat accepts it.
@@ -141,7 +150,7 @@ impl Slot {
         }
     }
 
-    fn held_generation(&self) -> Generation {
+    pub(super) fn held_generation(&self) -> Generation {
         let held = self.held.as_ref().map(|held| held.token.generation);
         held.unwrap_or_default()
     }

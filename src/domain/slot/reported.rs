@@ -6,11 +6,8 @@
 
 use std::time::Duration;
 
-use super::{Drill, Slot, looks::Blur};
+use super::{Slot, looks::Blur};
 use crate::domain::{Mode, Moment, Now, blames_the_token, report::StaleReport};
-
-/// Mints that kill a leaked token: the first retires it, the second ends its overlap.
-const DRILL: u8 = 2;
 
 /// A look without a verdict is not repeated for so long, however many callers ask.
 const LATER: Duration = Duration::from_secs(5);
@@ -54,6 +51,10 @@ impl Slot {
             return self.without_token();
         };
         if !report.stale.means(&held.token) {
+            if report.leaked && self.drill.is_none() && self.outlives(&report.stale, now).is_some()
+            {
+                return self.leaked_before(since, now);
+            }
             let killing = self.drill.is_some() && report.leaked;
             return match held.since > since {
                 _ if killing && held.dead => self.dead_reported(since, now),
@@ -80,36 +81,6 @@ impl Slot {
             Verdict::Wait
         } else {
             Verdict::NoToken
-        }
-    }
-
-    fn leaked(&mut self, since: Moment, now: Now) -> Verdict {
-        if self.drill.is_none() {
-            let allowed = self.forced_at(now);
-            if allowed > now.boot {
-                return too_often(allowed, None, now);
-            }
-            let (left, next) = (DRILL, now.boot);
-            self.drill = Some(Drill { left, next });
-            self.next_ask = self.next_ask.min(now.boot);
-        }
-        self.drilled(since, now)
-    }
-
-    /// The drill is waited for, unless it does not get on: who wants a token dead must hear of that.
-    fn drilled(&self, since: Moment, now: Now) -> Verdict {
-        if self.fetch.is_some() {
-            return Verdict::Wait;
-        }
-        let tomorrow = match self.policy.mode {
-            Mode::Stable => self.ledger.budget_at(&self.policy, now),
-            Mode::Classic => now.boot,
-        };
-        match self.failed_at {
-            _ if self.next_ask > now.boot => Verdict::NoToken,
-            Some(at) if at >= since => Verdict::NoToken,
-            _ if tomorrow > now.boot => too_often(tomorrow, None, now),
-            _ => Verdict::Wait,
         }
     }
 
@@ -193,7 +164,7 @@ impl Slot {
     }
 }
 
-fn too_often(allowed: Moment, errcode: Option<i64>, now: Now) -> Verdict {
+pub(super) fn too_often(allowed: Moment, errcode: Option<i64>, now: Now) -> Verdict {
     let retry_after = allowed.since(now.boot);
     Verdict::TooOften {
         retry_after,

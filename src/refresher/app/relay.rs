@@ -63,13 +63,17 @@ impl App {
             return;
         };
         let report = waiting.report();
-        let generation = match &report.stale {
-            Stale::Generation(generation) => *generation,
-            Stale::Value(value) if *value == held.value => held.generation,
+        // One that leaked works for a while although it was replaced, and has to be killed.
+        let outlives = self.slot.outlives(&report.stale, now);
+        let outlives = outlives.filter(|_| report.leaked);
+        let generation = match (&report.stale, outlives) {
+            (_, Some(generation)) => generation,
+            (Stale::Generation(generation), None) => *generation,
+            (Stale::Value(value), None) if *value == held.value => held.generation,
             // What is not known here is older, but for the moment in which a new one is on its way.
-            Stale::Value(_) => return waiting.answer(Ok(Outcome::AlreadyNewer)),
+            (Stale::Value(_), None) => return waiting.answer(Ok(Outcome::AlreadyNewer)),
         };
-        if generation < held.generation {
+        if generation < held.generation && outlives.is_none() {
             let since = self
                 .slot
                 .held_since()

@@ -10,7 +10,7 @@ use super::{App, Event};
 use crate::{
     clock::Clock,
     domain::{
-        AppName, Moment, Now, Policy, Slot,
+        AppName, Generation, Moment, Now, Policy, Slot,
         protocol::{Heard, Protocol, Step},
     },
     failpoint,
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Saving {
     pub(super) under_way: bool,
+    /// The token that is being saved.
+    pub(super) token: Generation,
     /// Something changed that is not saved, and when to try again.
     pub(super) retry_at: Option<Moment>,
     pub(super) failures: u32,
@@ -56,6 +58,8 @@ impl App {
         let (name, adapters, record) =
             (self.name.clone(), self.adapters.clone(), self.slot.record());
         self.remember_the_trouble(&record);
+        let token = record.token.as_ref();
+        self.saving.token = token.map_or(Generation(0), |token| token.generation);
         events.spawn(async move {
             failpoint::pass("saving");
             let saved = adapters.save(&record).await;
@@ -84,6 +88,7 @@ impl App {
                     info!(app = %self.name, "the store works again");
                 }
                 self.saving.failures = 0;
+                self.slot.told(self.saving.token);
                 Heard::Saved
             }
             Err(error) => {

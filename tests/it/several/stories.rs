@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use wxtokend::{
-    domain::Mode,
+    domain::{
+        Mode,
+        report::{Stale, StaleReport},
+    },
     sandbox::{Knobs, Outage, Settings},
+    tokens::Outcome,
 };
 
 use super::{Fleet, LEASE, links::Way, policy};
@@ -113,5 +117,39 @@ async fn a_replica_whose_clock_is_off_serves_right_lives_although_the_store_has_
         let right = MINUTE * (120 - 31);
         assert!(left + MINUTE / 20 > right, "{left:?} at replica {n}");
         assert!(left < right + MINUTE / 20, "{left:?} at replica {n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaked_token_is_killed_although_the_one_that_refreshes_dies_between_the_two_mints() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut fleet = Fleet::usual(mode);
+        fleet.start(0);
+        fleet.everybody_has_a_token().await;
+        fleet.start(1);
+        fleet.start(2);
+        sleep(MINUTE).await;
+        let leaked = fleet.token(1).await;
+        let (tokens, app) = (fleet.tokens(1).expect("it runs").clone(), &fleet.apps[0]);
+        let (app, stale) = (app.clone(), Stale::Generation(leaked.generation));
+        let report = StaleReport {
+            stale,
+            errcode: 0,
+            leaked: true,
+        };
+        let name = app.name.clone();
+        let answer = tokio::spawn(async move { tokens.report(&name, report).await });
+        while fleet.fetches(0).len() < 2 {
+            sleep(MINUTE / 600).await;
+        }
+        sleep(MINUTE / 60).await;
+        fleet.kill(0).await;
+        let (_, outcome) = answer.await.expect("no panic").expect("it is answered");
+        assert_eq!(outcome, Outcome::Refreshed, "{mode:?}");
+        assert!(
+            !fleet.alive(&app, &leaked.value),
+            "{mode:?}: it still works"
+        );
+        assert_eq!(fleet.mints(&app).len(), 3, "{mode:?}");
     }
 }

@@ -56,6 +56,27 @@ fn cut_off_a_classic_token_is_certain_until_another_replica_could_have_ended_it(
 }
 
 #[test]
+fn a_token_that_could_not_be_saved_is_certain_only_until_the_next_one_with_the_claim_may_have_ended_it()
+ {
+    // The plan is an hour ahead, the end of the claim ten minutes; the overlap follows.
+    for (saved, certain) in [(true, 3600), (false, 600)] {
+        let mut story = follower();
+        story.reach(Reach::Everything, story.now.boot);
+        story.wait_until_due();
+        while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+            story.see(Sight::Alive);
+            story.wait_until_due();
+        }
+        let token = story.rotate().token;
+        if saved {
+            story.slot.told(token.generation);
+        }
+        story.reach(NAMED, story.now.boot + secs(600));
+        assert_eq!(story.certain(), Some(secs(certain + 300)), "saved: {saved}");
+    }
+}
+
+#[test]
 fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
     let mut story = follower();
     let contact = story.now.boot;

@@ -97,3 +97,71 @@ fn a_leaked_token_that_is_dead_already_waits_for_nobody() {
     let verdict = story.slot.reported(&report, story.now.boot, story.now);
     assert!(matches!(verdict, Verdict::TooOften { .. }), "{verdict:?}");
 }
+
+fn leak(token: &Token) -> StaleReport {
+    StaleReport {
+        stale: Stale::Generation(token.generation),
+        errcode: 0,
+        leaked: true,
+    }
+}
+
+#[test]
+fn after_a_restart_between_the_two_mints_the_same_report_asks_for_the_second_one_only() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut story = Story::settled(mode);
+        story.wait(secs(60));
+        let report = leak(&story.token());
+        story.slot.reported(&report, story.now.boot, story.now);
+        story.expect_ask();
+        story.rotate();
+        story.wait(secs(10));
+        let mut story = story.restart();
+        let since = story.now.boot;
+        let verdict = story.slot.reported(&report, since, story.now);
+        assert_eq!(verdict, Verdict::Wait, "{mode:?}");
+        // WeChat's own pause between two forced fetches.
+        let mut waited = story.wait_until_due();
+        while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+            story.see(Sight::Alive);
+            waited += story.wait_until_due();
+        }
+        assert_eq!(waited, secs(20), "{mode:?}");
+        story.rotate();
+        let verdict = story.slot.reported(&report, since, story.now);
+        assert_eq!(verdict, Verdict::Refreshed, "{mode:?}");
+        let verdict = story.slot.reported(&report, story.now.boot, story.now);
+        assert_eq!(verdict, Verdict::AlreadyNewer, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_leaked_token_that_was_replaced_is_killed_while_it_may_still_work() {
+    for (age, works) in [(10, true), (299, true), (301, false)] {
+        let mut story = Story::settled(Mode::Classic);
+        let token = story.token();
+        story.wait_until_due();
+        while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+            story.see(Sight::Alive);
+            story.wait_until_due();
+        }
+        story.rotate();
+        story.wait(secs(age));
+        for stale in [
+            Stale::Generation(token.generation),
+            Stale::Value(Secret::new(token.value.expose())),
+        ] {
+            let outlives = story.slot.outlives(&stale, story.now);
+            assert_eq!(outlives, works.then_some(token.generation), "{stale:?}");
+            let older = Stale::Generation(Generation(token.generation.0 - 1));
+            assert_eq!(story.slot.outlives(&older, story.now), None);
+        }
+        let now = story.now;
+        let verdict = story.slot.reported(&leak(&token), now.boot, now);
+        if works {
+            assert_eq!(verdict, Verdict::Wait, "{age} s after its end");
+        } else {
+            assert_eq!(verdict, Verdict::AlreadyNewer, "{age} s after its end");
+        }
+    }
+}
