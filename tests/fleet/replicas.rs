@@ -128,6 +128,19 @@ impl Fleet {
         Self::on(&[address], store, count, settings, apps, refresh).await
     }
 
+    /// The same on the Redis that its sentinels name.
+    pub(crate) async fn on_sentinels(
+        redis: &Redis,
+        count: usize,
+        settings: Settings,
+        apps: &[&str],
+        refresh: &str,
+    ) -> Self {
+        let url = redis.url();
+        let store = |_: &[Link]| format!("kind = 'redis'\nurl = '{url}'");
+        Self::on(&[], store, count, settings, apps, refresh).await
+    }
+
     async fn on(
         addresses: &[String],
         store: impl Fn(&[Link]) -> String,

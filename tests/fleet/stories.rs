@@ -17,7 +17,7 @@ use crate::{
 /// From a publication to the last replica.
 const DELIVERY: Duration = Duration::from_secs(1);
 
-fn lives_of(secs: u64) -> Settings {
+pub(crate) fn lives_of(secs: u64) -> Settings {
     Settings {
         life: Duration::from_secs(secs),
         overlap: Duration::from_secs(3),
@@ -25,9 +25,9 @@ fn lives_of(secs: u64) -> Settings {
     }
 }
 
-const REFRESH: &str = "overlap = '3s'\nfloor = '100ms'\nprobe_every = '1s'";
+pub(crate) const REFRESH: &str = "overlap = '3s'\nfloor = '100ms'\nprobe_every = '1s'";
 
-async fn three(etcd: &Etcd, life: u64, apps: &[&str]) -> Fleet {
+pub(crate) async fn three(etcd: &Etcd, life: u64, apps: &[&str]) -> Fleet {
     let mut fleet = Fleet::on_etcd(etcd, 3, lives_of(life), apps, REFRESH).await;
     fleet.start().await;
     fleet
@@ -418,78 +418,6 @@ fn glob_libfaketime() -> Vec<String> {
     let libraries = folders.filter_map(Result::ok).map(library);
     let there = libraries.filter(|path| path.exists());
     there.map(|path| path.display().to_string()).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_a_rolling_update_no_call_fails() {
-    let etcd = Etcd::start(3).await;
-    let mut fleet = three(&etcd, 12, &["classic", "stable"]).await;
-    for app in ["classic", "stable"] {
-        fleet.everybody_has(app, "is there").await;
-    }
-    let urls: Vec<String> = fleet
-        .replicas
-        .iter()
-        .map(|r| r.server().url.clone())
-        .collect();
-    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    // A caller goes to another replica when one is going away, as a load balancer has it.
-    let caller = tokio::spawn({
-        let (over, wechat) = (over.clone(), fleet.wechat.clone());
-        async move { call_whoever_answers(&urls, &wechat, &over).await }
-    });
-    for n in 0..3 {
-        let server = fleet.replicas[n].server.take().unwrap();
-        server.process.signal("TERM").await;
-        assert_eq!(server.process.end().await.code(), 0);
-        fleet.replicas[n].start().await;
-        for app in ["classic", "stable"] {
-            let mut client = fleet.replicas[n].client().await;
-            token_that(&mut client, app, "is there", |_| true).await;
-        }
-        sleep(Duration::from_secs(2)).await;
-    }
-    over.store(true, std::sync::atomic::Ordering::Relaxed);
-    let (calls, failed) = caller.await.unwrap();
-    println!("{calls} calls, {failed} failed");
-    assert!(
-        calls > 100 && failed == 0,
-        "{failed} of {calls} calls failed"
-    );
-    let most = fleet.wechat.counts("classic").mints();
-    assert!(most <= 6, "{most} tokens were made");
-}
-
-/// Calls and failures: a call fails if no replica answers it with a token that lives.
-async fn call_whoever_answers(
-    urls: &[String],
-    wechat: &crate::process::WeChat,
-    over: &std::sync::atomic::AtomicBool,
-) -> (u32, u32) {
-    use tonic::transport::Endpoint;
-    let channel = |url: &String| Endpoint::from_shared(url.clone()).unwrap().connect_lazy();
-    let mut clients: Vec<_> = urls
-        .iter()
-        .map(|url| crate::served::Client::new(channel(url)))
-        .collect();
-    let (mut calls, mut failed) = (0, 0);
-    while !over.load(std::sync::atomic::Ordering::Relaxed) {
-        for app in ["classic", "stable"] {
-            let first = calls as usize % clients.len();
-            let mut good = false;
-            for n in 0..clients.len() {
-                let at = (first + n) % clients.len();
-                if let Ok(token) = token(&mut clients[at], app).await {
-                    good = wechat.accepts(app, &token.access_token);
-                    break;
-                }
-            }
-            calls += 1;
-            failed += u32::from(!good);
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    (calls, failed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
