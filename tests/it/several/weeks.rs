@@ -515,28 +515,39 @@ impl Week {
             .is_some_and(|claimed| claimed >= app.policy.timeout);
         let alone = !self.fine(fetch.replica, fetch.sent - self.fleet.lease, fetch.sent);
         let at = (fetch.sent - self.begin).as_millis();
-        let stable = app.policy.mode == Mode::Stable && fetch.claimed.is_none();
+        let needed = app.policy.mode == Mode::Stable && self.is_about_to_end(app, fetch.sent);
         assert!(
-            lasts || alone || stable,
+            lasts || alone || needed,
             "fetch of {} at {at}: {fetch:?}\n{}",
             app.name,
             self.story_at(app, fetch.sent)
         );
     }
 
+    /// Whether the last token of which everybody must have heard by then is near its end, or past it.
+    fn is_about_to_end(&self, app: &App, at: Instant) -> bool {
+        let mut mints = self.mints(app).into_iter().rev();
+        let heard = |mint: Instant| {
+            let (from, to) = (mint - self.fleet.lease, mint + DELIVERY);
+            to <= at && (0..3).all(|n| self.fine(n, from, to))
+        };
+        let known = mints.find(|mint| heard(*mint));
+        let near = app.policy.overlap / 5 + Duration::from_secs(1);
+        known.is_none_or(|mint| mint + self.life <= at + near)
+    }
+
+    /// When WeChat made each token of `app`.
+    fn mints(&self, app: &App) -> Vec<Instant> {
+        let zero = self.fleet.at().checked_sub(self.begin.elapsed());
+        let zero = zero.expect("later");
+        let mints = self.fleet.mints(app).into_iter();
+        let mints = mints.map(|at| self.begin + at.saturating_sub(zero));
+        mints.collect()
+    }
+
     /// No classic token is replaced before its time, unless something was lost.
     fn check_the_mints(&self, app: &App, fetches: &[Fetch]) {
-        let zero = self
-            .fleet
-            .at()
-            .checked_sub(self.begin.elapsed())
-            .expect("later");
-        let mints: Vec<_> = self
-            .fleet
-            .mints(app)
-            .iter()
-            .map(|at| self.begin + at.saturating_sub(zero))
-            .collect();
+        let mints = self.mints(app);
         for pair in mints.windows(2) {
             let planned = pair[0] + self.life.mul_f64(app.policy.at);
             let early = pair[1] + Duration::from_secs(1) < planned;
