@@ -87,6 +87,8 @@ async fn redis_with_a_password_is_reached_whether_its_sentinels_have_it_too_or_n
     let password = papers.file("password", "CANARY-password\n");
     for theirs in [false, true] {
         let redis = Redis::start_with_sentinels(Some("CANARY-password"), theirs).await;
+        // One that takes connections and says nothing must not keep the others from being asked.
+        redis.sentinels[0].signal("STOP");
         let (url, password) = (redis.url(), password.clone());
         let place = place("sentinel with a password", move || {
             let redis = config::Redis {
@@ -166,6 +168,20 @@ async fn a_wrong_password_is_sent_to_etcd_once_in_five_seconds() {
     assert!((2..=3).contains(&refused), "{refused} in {span:?}");
     papers.file("password", "CANARY-password\n");
     assert!(shared.wait_for_contact(pause * 2).await);
+
+    let root = etcd_client::ConnectOptions::new().with_user("root", "CANARY-password");
+    let mut client = etcd_client::Client::connect(&etcd.addresses, Some(root))
+        .await
+        .unwrap();
+    let changed = client.user_change_password("root", "CANARY-new").await;
+    changed.unwrap();
+    papers.file("password", "CANARY-new\n");
+    let since = place.clock.now().boot;
+    while shared.contact() < Some(since + pause) {
+        let waited = place.clock.now().boot.since(since);
+        assert!(waited < pause * 4, "the new password is not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn switch_users_on(endpoint: &str, papers: &Papers) {

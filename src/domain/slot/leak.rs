@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Slot, Verdict, reported::too_often};
 use crate::domain::{Generation, Mode, Moment, Now, Token, budget::FORCED_GAP, report::Stale};
+
 /// Mints that kill a leaked token: the first retires it, the second ends its overlap.
 const DRILL: u8 = 2;
 
@@ -32,12 +33,19 @@ impl Slot {
         let overlaps = now.boot < held.token.asked_at + self.policy.overlap;
         let generation = match (&held.before, stale) {
             (Before::Nothing, _) => None,
-            (Before::Was(before), _) => stale.means(before).then_some(before.generation),
+            _ if stale.means(&held.token) => None,
+            (Before::Was(before), _) if before.expires_at <= now.boot => None,
+            (Before::Was(before), Stale::Value(_)) => {
+                stale.means(before).then_some(before.generation)
+            }
+            // Whoever has not seen that one takes the number below the next.
+            (Before::Was(before), Stale::Generation(generation)) => {
+                (*generation >= before.generation).then_some(*generation)
+            }
             (Before::Unknown, Stale::Generation(generation)) => Some(*generation),
-            (Before::Unknown, Stale::Value(_)) if stale.means(&held.token) => None,
             (Before::Unknown, Stale::Value(_)) => {
-                let before = held.token.generation.0.saturating_sub(1);
-                Some(Generation(before))
+                let below = held.token.generation.0.saturating_sub(1);
+                Some(Generation(below))
             }
         };
         generation.filter(|generation| overlaps && *generation < held.token.generation)

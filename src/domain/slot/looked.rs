@@ -34,8 +34,8 @@ impl Slot {
             return Looked::Unchanged;
         };
         match proof {
-            Proof::Dead => held.refused = true,
-            Proof::Alive => held.refused = false,
+            Proof::Dead => held.refused = held.refused.or(Some(now.boot)),
+            Proof::Alive => held.refused = None,
             Proof::Pending | Proof::None => {}
         }
         match proof {

@@ -84,8 +84,8 @@ struct Held {
     token: Arc<Token>,
     since: Moment,
     dead: bool,
-    /// Looks of this replica say that it is dead, and none has said since that it is not.
-    refused: bool,
+    /// Since when looks of this replica say that it is dead, if none has said since that it is not.
+    refused: Option<Moment>,
     previous_expires_at: Option<Moment>,
     before: Before,
 }
@@ -340,16 +340,18 @@ impl Slot {
     fn hold(&mut self, token: Arc<Token>, previous_expires_at: Option<Moment>, now: Now) {
         self.looks
             .at_new_token(&self.policy, token.asked_at, now.boot);
-        let before = match &self.held {
-            None => Before::Unknown,
-            Some(held) if held.dead || held.token.expires_at <= now.boot => Before::Nothing,
-            Some(held) => Before::Was(Arc::clone(&held.token)),
+        let (before, refused) = match self.held.take() {
+            None => (Before::Unknown, None),
+            // It only has another number.
+            Some(held) if held.token.value == token.value => (held.before, held.refused),
+            Some(held) if held.dead => (Before::Nothing, None),
+            Some(held) => (Before::Was(held.token), None),
         };
         self.held = Some(Held {
             token,
             since: now.boot,
             dead: false,
-            refused: false,
+            refused,
             previous_expires_at,
             before,
         });

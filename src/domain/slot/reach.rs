@@ -47,7 +47,10 @@ impl Slot {
         self.looks.due.take_if(|_| before != reach);
         match self.watchful_since() {
             _ if self.looks.flying => {}
-            _ if self.refused() => self.looks.due = self.looks.due.or(Some(now.boot)),
+            _ if self.refused() => {
+                let due = self.looks.due.unwrap_or(now.boot);
+                self.looks.want_if_allowed(due);
+            }
             // The looks of a replica that refreshes are none of this one's.
             Some(begin) if now.boot < begin && reach == Reach::Following => {
                 self.looks.due = Some(begin);

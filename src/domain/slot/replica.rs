@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ROUNDING, Reach, Slot, Suspect, looks::Looks};
+use super::{ROUNDING, Reach, Slot, Suspect, looks::Looks, restore::FIRST_LOOK};
 use crate::domain::{Generation, Mode, Moment, Note, Now, Record, Token};
 
 impl Slot {
@@ -66,7 +66,7 @@ impl Slot {
         }
         if let Some(held) = &mut self.held {
             // What WeChat refused here is not handed out because nobody else has noticed yet.
-            held.dead = dead || held.refused;
+            held.dead = dead || held.refused.is_some();
             let (one, other) = (token.expires_at, held.token.expires_at);
             if same && one.since(other).max(other.since(one)) > ROUNDING {
                 held.token = token.shown_by(now);
@@ -86,11 +86,13 @@ impl Slot {
         self.known = self.known.max(generation);
     }
 
-    /// The replica that refreshes has looked at the token after this one was refused, and WeChat accepts it.
-    pub fn vouched(&mut self, generation: Generation) {
+    /// The replica that refreshes was asked `at` that time about the token, and says that WeChat accepts it. Its
+    /// last look may be a while older than the question.
+    pub fn vouched(&mut self, generation: Generation, at: Moment) {
+        let settle = self.policy.settle();
         let held = self.held.as_mut();
         if let Some(held) = held.filter(|held| held.token.generation == generation) {
-            held.refused = false;
+            held.refused.take_if(|since| *since + settle <= at);
         }
     }
 
@@ -122,10 +124,16 @@ impl Slot {
         }
         let (note, unsaved) = (record.note, self.is_ahead_of(&record));
         let saved = record.token.as_ref().map(|token| token.generation);
+        let dead = record.dead;
         self.followed(record, now);
         // The one that was saved may have no life left to be followed for, but its number was seen.
         let behind = saved.is_some_and(|saved| self.outnumbered(saved, now));
         self.take_up(note, unsaved, now);
+        if self.refused() && !dead {
+            // One refusal was enough not to hand it out. To replace it takes a look.
+            self.looks.want(now.boot);
+            self.next_ask = self.next_ask.max(now.boot + FIRST_LOOK);
+        }
         behind || (unsaved && note.is_some())
     }
 

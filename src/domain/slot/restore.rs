@@ -6,7 +6,7 @@ use super::{Slot, Suspect};
 use crate::domain::{Generation, Mode, Moment, Note, Now, Record, Remedy, Secret, Token, Trouble};
 
 /// The longest that a first look is waited for before WeChat is asked all the same.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+pub(super) const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 impl Slot {
     /// Goes on where `record` ended. A token that lives is in force without asking WeChat; only if

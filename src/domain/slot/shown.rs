@@ -24,7 +24,7 @@ impl Slot {
 
     /// Whether it was this replica to which WeChat refused the newest token, and not since accepted it.
     pub fn refused(&self) -> bool {
-        self.held.as_ref().is_some_and(|h| h.refused)
+        self.held.as_ref().is_some_and(|h| h.refused.is_some())
     }
 
     /// Until when the token before it works.

@@ -288,7 +288,7 @@ impl App {
                 }
                 Some(Reply::StillValid) if newer => Ok(Outcome::AlreadyNewer),
                 Some(Reply::StillValid) => {
-                    self.slot.vouched(Generation(generation));
+                    self.slot.vouched(Generation(generation), asked.since);
                     vouched = true;
                     Ok(Outcome::StillValid)
                 }
@@ -360,7 +360,7 @@ impl App {
     }
 }
 
-fn inconclusive() -> NoToken {
+pub(super) fn inconclusive() -> NoToken {
     NoToken::Inconclusive {
         retry_after: LATER,
         errcode: None,

@@ -162,6 +162,12 @@ impl App {
             }
         }
         info!(app = %self.name, "going on with the local copy");
+        if !reached {
+            // As far as one can tell.
+            let token = record.token.as_ref();
+            self.slot
+                .told(token.map_or(Generation(0), |token| token.generation));
+        }
         self.slot.restored(record, clock.now());
         replica.follows = reached;
     }

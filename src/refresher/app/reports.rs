@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::App;
+use super::{App, relay::inconclusive};
 use crate::{
     domain::{Moment, Now, report::StaleReport, slot::Verdict},
     tokens::{NoToken, Outcome, Reported},
@@ -80,6 +80,10 @@ impl App {
         if cut_off && self.slot.dead() {
             // Nothing can be done about it from here.
             return waiting.answer(Err(self.view(now).missing(now.boot)));
+        }
+        if cut_off && waiting.report.leaked {
+            // Whoever refreshes may kill it; from here that cannot be done.
+            return waiting.answer(Err(inconclusive()));
         }
         let verdict = self.slot.reported(&waiting.report, waiting.since, now);
         self.figures.judged(&verdict);

@@ -107,6 +107,7 @@ impl Members {
                 Err(_) => Failure::Silent,
             };
             tries -= 1;
+            self.forget_if_refused(at, &error);
             let elsewhere = error.is_about_the_member();
             if elsewhere {
                 self.go_on(at);
@@ -156,6 +157,18 @@ impl Members {
             current.client = Some(Arc::new(client.clone()));
         }
         Ok(client)
+    }
+
+    /// The password of a client may have been changed since it was made: then it is read again.
+    pub(super) fn forget_if_refused(&self, at: usize, error: &Failure) {
+        let refused = match error {
+            Failure::Etcd(Error::GRpcStatus(status)) => [3, 16].contains(&i32::from(status.code())),
+            _ => false,
+        };
+        let mut current = self.current();
+        if refused && self.user.is_some() && current.at == at {
+            current.client = None;
+        }
     }
 
     /// Which member is talked to.

@@ -10,8 +10,8 @@
 //! *Age.* etcd does not tell the time, but it counts leases down. Each save is given a lease of a day
 //! that no key hangs on: what it has left says how long ago that was, whatever the clocks of machines
 //! show. A new leader counts all leases from the beginning (etcd-io/etcd#7275), so the leader's term is
-//! kept too, and an age from another term is only the least that it can be. Every board counts as changed
-//! with the term, so the replica that refreshes finds that out, and has its record counted anew.
+//! kept too, and an age from another term is only the least that it can be. With the term,
+//! a board counts as changed for the replica that refreshes, which has its record counted anew.
 
 mod members;
 mod watch;
@@ -200,16 +200,17 @@ impl Etcd {
         Ok(board)
     }
 
-    /// The version of each board is made of all keys on it and their revisions, and of the leader's term.
+    /// The version of each board is made of all keys on it and their revisions; of one whose claim is ours, also of
+    /// the leader's `term`.
     fn versions_of(&self, keys: &[KeyValue], term: u64) -> BTreeMap<String, u64> {
+        let lease = self.lease.load(Ordering::SeqCst);
         let mut hashers: BTreeMap<String, DefaultHasher> = BTreeMap::new();
         for key in keys {
             if let Some((appid, fact)) = self.parts(key.key()) {
-                let hasher = hashers.entry(appid.to_owned()).or_insert_with(|| {
-                    let mut hasher = DefaultHasher::new();
-                    term.hash(&mut hasher);
-                    hasher
-                });
+                let hasher = hashers.entry(appid.to_owned()).or_default();
+                if fact == "claim" && key.lease() == lease {
+                    term.hash(hasher);
+                }
                 (fact, key.mod_revision()).hash(hasher);
             }
         }
@@ -368,6 +369,7 @@ impl Engine for Etcd {
             Ok(()) => Failure::Etcd(Error::WatchError("it ended".into())),
             Err(error) => error,
         };
+        self.members.forget_if_refused(at, &ended);
         if ended.is_about_the_member() {
             self.members.go_on(at);
         }

@@ -3,12 +3,14 @@
 use std::{
     fmt, fs,
     path::Path,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures_util::future::{Either, select};
 use redis::{
-    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates, TlsMode,
     aio::{MultiplexedConnection, PubSub},
     cluster::ClusterClient,
@@ -71,6 +73,13 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    fn is_about_the_password(&self) -> bool {
+        let Self::Redis(error) = self else {
+            return false;
+        };
+        error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
+    }
+
     pub(super) fn at(self, action: &'static str) -> StoreError {
         StoreError::Remote {
             place: "Redis".to_owned(),
@@ -164,17 +173,28 @@ impl Nodes {
         Ok(client)
     }
 
-    /// Sentinels that have a password have that of Redis; one that has none refuses whoever sends one.
+    /// Sentinels that have a password have that of Redis; one that has none refuses whoever sends one. Both are
+    /// tried at once: a sentinel that does not answer takes all the time that there is.
     async fn master(&self) -> Result<Client, Failure> {
         let password = self.password.as_ref().map(SecretSource::read).transpose()?;
-        let password = password.as_ref();
-        match self.master_told_by_sentinels(password, password).await {
-            Err(refused) if password.is_some() => {
-                let open = self.master_told_by_sentinels(password, None).await;
-                open.map_err(|_| refused)
+        let Some(password) = &password else {
+            return self.master_told_by_sentinels(None, None).await;
+        };
+        let known = pin!(self.master_told_by_sentinels(Some(password), Some(password)));
+        let open = pin!(self.master_told_by_sentinels(Some(password), None));
+        let (one, other) = match select(known, open).await {
+            Either::Left((Ok(client), _)) | Either::Right((Ok(client), _)) => return Ok(client),
+            Either::Left((Err(one), open)) => (one, open.await),
+            Either::Right((Err(one), known)) => (one, known.await),
+        };
+        // One of them is about nothing but the password that a sentinel wants or does not want.
+        other.map_err(|other| {
+            if other.is_about_the_password() {
+                one
+            } else {
+                other
             }
-            told => told,
-        }
+        })
     }
 
     async fn master_told_by_sentinels(

@@ -101,12 +101,12 @@ impl Inner {
         {
             let mut state = self.state();
             let known = state.board(appid);
-            let changed = known.version != Some(board.version);
+            let record = board.record.as_ref().map_or(0, |kept| kept.version);
+            let written = known.record != record || known.claim != board.claim;
             known.version = Some(board.version);
-            known.record = board.record.as_ref().map_or(0, |kept| kept.version);
+            known.record = record;
             known.claim.clone_from(&board.claim);
-            // Somebody has written something.
-            state.read_only &= !(changed && board.claim.is_some());
+            state.read_only &= !(written && board.claim.is_some());
         }
         let (record, own) = self.record(appid, board.record.as_ref());
         if let Some(record) = &record {

@@ -12,7 +12,7 @@ use super::{super::snapshot, Age, Board, Entry, Inner, letters::About, text};
 use crate::domain::Record;
 
 /// How often it is tried: what makes a database lose count keeps it from answering for a moment, too.
-const TRIES: u32 = 10;
+const TRIES: u32 = 60;
 
 /// The pause between.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -23,11 +23,18 @@ impl Inner {
         let (Some(kept), Some(claim)) = (&board.record, &board.claim) else {
             return;
         };
-        let saved_at = self.state().board(appid).saved_at;
-        let known = saved_at.is_some_and(|(version, _)| version == kept.version);
-        let lost = matches!(kept.age, Age::AtLeast(_));
-        if !(lost && known && claim.holder == self.sharing.me) {
-            return;
+        {
+            let mut state = self.state();
+            let board = state.board(appid);
+            let known = board
+                .saved_at
+                .is_some_and(|(version, _)| version == kept.version);
+            let lost = matches!(kept.age, Age::AtLeast(_));
+            let ours = claim.holder == self.sharing.me;
+            if !(lost && known && ours) || board.recounting == Some(kept.version) {
+                return;
+            }
+            board.recounting = Some(kept.version);
         }
         let (engine, turn) = (Arc::clone(&self.engine), Arc::clone(&self.counting));
         let (clock, boot_id) = (self.sharing.clock, self.sharing.boot_id.clone());

@@ -162,9 +162,48 @@ fn what_wechat_refused_while_nothing_was_heard_is_not_handed_out_because_the_oth
 
 #[test]
 fn it_is_handed_out_again_when_the_one_that_refreshes_has_looked_too() {
+    let settle = secs(10);
+    // What that one answers at once may be what it saw before.
+    for (later, dead) in [(Duration::ZERO, true), (settle, false)] {
+        let mut story = refused_and_in_touch_again();
+        let (generation, at) = (story.token().generation, story.now.boot + later);
+        story.slot.vouched(generation, at);
+        story.hear_the_same();
+        assert_eq!(story.slot.dead(), dead, "asked {later:?} after the refusal");
+    }
+}
+
+#[test]
+fn it_stays_refused_under_another_number() {
     let mut story = refused_and_in_touch_again();
-    story.slot.vouched(story.token().generation);
-    story.hear_the_same();
-    assert!(!story.slot.dead());
-    assert!(!story.slot.refused());
+    let record = story.slot.record();
+    let token = record.token.as_ref().unwrap();
+    let higher = Generation(token.generation.0 + 1);
+    let token = Token {
+        value: Secret::new(token.value.expose()),
+        generation: higher,
+        ..**token
+    };
+    let record = Record {
+        token: Some(Arc::new(token)),
+        generation: higher,
+        dead: false,
+        ..record
+    };
+    story.slot.followed(record, story.now);
+    assert_eq!(story.token().generation, higher);
+    assert!(story.slot.dead());
+}
+
+#[test]
+fn whoever_takes_over_looks_before_it_replaces_what_was_refused_once() {
+    let mut story = refused_and_in_touch_again();
+    let record = Record {
+        dead: false,
+        ..story.slot.record()
+    };
+    story.slot.took_over(Some(record), story.now);
+    assert!(story.slot.dead(), "it is not handed out meanwhile");
+    story.expect_look();
+    assert_eq!(story.see(Sight::Alive), Looked::Revived);
 }

@@ -153,8 +153,14 @@ fn a_leaked_token_that_was_replaced_is_killed_while_it_may_still_work() {
         ] {
             let outlives = story.slot.outlives(&stale, story.now);
             assert_eq!(outlives, works.then_some(token.generation), "{stale:?}");
-            let older = Stale::Generation(Generation(token.generation.0 - 1));
-            assert_eq!(story.slot.outlives(&older, story.now), None);
+            // A replica that has not seen it takes a number in between.
+            let (older, between) = (token.generation.0 - 1, token.generation.0 + 1);
+            let outlives = |generation| {
+                let stale = Stale::Generation(Generation(generation));
+                story.slot.outlives(&stale, story.now).is_some()
+            };
+            assert!(!outlives(older));
+            assert_eq!(outlives(between), works);
         }
         let now = story.now;
         let verdict = story.slot.reported(&leak(&token), now.boot, now);
