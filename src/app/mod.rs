@@ -73,6 +73,9 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
             StoreError::Remote { .. } | StoreError::Lost => {
                 "look whether the store is up and can be reached from here; `[store]` says where it is"
             }
+            StoreError::Io { action: "read", .. } => {
+                "the user running wxtokend must be allowed to read that file; `[store]` names it"
+            }
             _ => {
                 "`store.path` must name a folder that the user running wxtokend may create and write to"
             }

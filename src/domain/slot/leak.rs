@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Slot, Verdict, reported::too_often};
+use super::{Held, Slot, Verdict, reported::too_often};
 use crate::domain::{Generation, Mode, Moment, Now, Token, budget::FORCED_GAP, report::Stale};
 
 /// Mints that kill a leaked token: the first retires it, the second ends its overlap.
@@ -22,25 +22,39 @@ pub(super) enum Before {
     Unknown,
     /// Nothing that worked.
     Nothing,
-    /// This token, which may work until the overlap is over.
-    Was(Arc<Token>),
+    /// This token, which may work until the overlap is over, and the number that it had first.
+    Was(Arc<Token>, Generation),
+}
+
+impl Held {
+    /// Whether a report is about this token, by the number that it has or the one that it had first.
+    pub(super) fn is_meant(&self, stale: &Stale) -> bool {
+        let first = matches!(stale, Stale::Generation(generation) if *generation == self.first);
+        first || stale.means(&self.token)
+    }
 }
 
 impl Slot {
+    /// Whether a report is about the token in force.
+    pub fn is_meant(&self, stale: &Stale) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_meant(stale))
+    }
+
     /// The generation of the token that a report is about, if it may work although another one is in force.
     pub fn outlives(&self, stale: &Stale, now: Now) -> Option<Generation> {
         let held = self.living(now)?;
         let overlaps = now.boot < held.token.asked_at + self.policy.overlap;
         let generation = match (&held.before, stale) {
             (Before::Nothing, _) => None,
-            _ if stale.means(&held.token) => None,
-            (Before::Was(before), _) if before.expires_at <= now.boot => None,
-            (Before::Was(before), Stale::Value(_)) => {
+            // Whatever ended the one in force ended the one before as well.
+            _ if held.dead || held.is_meant(stale) => None,
+            (Before::Was(before, _), _) if before.expires_at <= now.boot => None,
+            (Before::Was(before, _), Stale::Value(_)) => {
                 stale.means(before).then_some(before.generation)
             }
             // Whoever has not seen that one takes the number below the next.
-            (Before::Was(before), Stale::Generation(generation)) => {
-                (*generation >= before.generation).then_some(*generation)
+            (Before::Was(_, first), Stale::Generation(generation)) => {
+                (generation >= first).then_some(*generation)
             }
             (Before::Unknown, Stale::Generation(generation)) => Some(*generation),
             (Before::Unknown, Stale::Value(_)) => {
@@ -66,7 +80,8 @@ impl Slot {
     pub(super) fn leaked_before(&mut self, since: Moment, now: Now) -> Verdict {
         let gap = self.drill_gap();
         let allowed = self.forced_at(now);
-        if allowed > now.boot + gap {
+        // WeChat's pause is waited for; another day is not.
+        if allowed > now.boot + gap || self.tomorrow(now) > now.boot {
             return too_often(allowed, None, now);
         }
         let first = self.held.as_ref().map(|held| held.token.asked_at + gap);
@@ -87,15 +102,20 @@ impl Slot {
         if self.fetch.is_some() {
             return Verdict::Wait;
         }
-        let tomorrow = match self.policy.mode {
-            Mode::Stable => self.ledger.budget_at(&self.policy, now),
-            Mode::Classic => now.boot,
-        };
+        let tomorrow = self.tomorrow(now);
         match self.failed_at {
             _ if self.next_ask > now.boot => Verdict::NoToken,
             Some(at) if at >= since => Verdict::NoToken,
             _ if tomorrow > now.boot => too_often(tomorrow, None, now),
             _ => Verdict::Wait,
+        }
+    }
+
+    /// When the day's budget lets a token be killed: a classic one at any time.
+    fn tomorrow(&self, now: Now) -> Moment {
+        match self.policy.mode {
+            Mode::Stable => self.ledger.budget_at(&self.policy, now),
+            Mode::Classic => now.boot,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A look came back.
 
-use std::time::Duration;
+use std::{mem::take, time::Duration};
 
 use super::{
     Looked, Reach, Slot, Suspect,
@@ -35,7 +35,7 @@ impl Slot {
         };
         match proof {
             Proof::Dead => held.refused = held.refused.or(Some(now.boot)),
-            Proof::Alive => held.refused = None,
+            Proof::Alive => (held.refused, held.unsaid) = (None, false),
             Proof::Pending | Proof::None => {}
         }
         match proof {
@@ -62,6 +62,10 @@ impl Slot {
                     self.back_to_plan(now);
                 }
                 Looked::Revived
+            }
+            _ if was_dead && sight == Sight::Refused && take(&mut held.unsaid) => {
+                self.next_ask = self.next_ask.min(now.boot);
+                Looked::Died
             }
             _ => Looked::Unchanged,
         }

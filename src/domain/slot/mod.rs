@@ -82,10 +82,14 @@ pub struct Slot {
 #[derive(Debug)]
 struct Held {
     token: Arc<Token>,
+    /// The number that it had first, by which callers may know it.
+    first: Generation,
     since: Moment,
     dead: bool,
     /// Since when looks of this replica say that it is dead, if none has said since that it is not.
     refused: Option<Moment>,
+    /// The store does not know that it is dead.
+    unsaid: bool,
     previous_expires_at: Option<Moment>,
     before: Before,
 }
@@ -340,18 +344,18 @@ impl Slot {
     fn hold(&mut self, token: Arc<Token>, previous_expires_at: Option<Moment>, now: Now) {
         self.looks
             .at_new_token(&self.policy, token.asked_at, now.boot);
-        let (before, refused) = match self.held.take() {
-            None => (Before::Unknown, None),
-            // It only has another number.
-            Some(held) if held.token.value == token.value => (held.before, held.refused),
-            Some(held) if held.dead => (Before::Nothing, None),
-            Some(held) => (Before::Was(held.token), None),
+        let before = match self.held.take() {
+            None => Before::Unknown,
+            Some(held) if held.dead => Before::Nothing,
+            Some(held) => Before::Was(held.token, held.first),
         };
         self.held = Some(Held {
+            first: token.generation,
             token,
             since: now.boot,
             dead: false,
-            refused,
+            refused: None,
+            unsaid: false,
             previous_expires_at,
             before,
         });

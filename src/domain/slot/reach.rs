@@ -55,9 +55,14 @@ impl Slot {
             Some(begin) if now.boot < begin && reach == Reach::Following => {
                 self.looks.due = Some(begin);
             }
-            Some(begin) => {
-                self.looks.due = self.looks.due.or(Some(begin.max(now.boot)));
-            }
+            // Not as seldom as what is planned for a token that nobody else may have ended.
+            Some(begin) => match self.looks.due {
+                None => self.looks.want(begin.max(now.boot)),
+                Some(_) => {
+                    let soon = now.boot + self.doubt();
+                    self.looks.want_if_allowed(begin.max(soon));
+                }
+            },
             None => {}
         }
     }

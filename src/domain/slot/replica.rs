@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ROUNDING, Reach, Slot, Suspect, looks::Looks, restore::FIRST_LOOK};
+use super::{Before, ROUNDING, Reach, Slot, Suspect, looks::Looks, restore::FIRST_LOOK};
 use crate::domain::{Generation, Mode, Moment, Note, Now, Record, Token};
 
 impl Slot {
@@ -60,9 +60,16 @@ impl Slot {
             return;
         }
         let same = held.is_some_and(|held| held.generation == token.generation);
-        if !same {
+        let renumbered = held.is_some_and(|held| held.value == token.value);
+        if renumbered && !same {
+            self.number(token.shown_by(now));
+        } else if !same {
             let previous = self.retired_at(token, now);
             self.hold(token.shown_by(now), previous, now);
+            if let Some(held) = &mut self.held {
+                // There may have been others in between.
+                held.before = Before::Unknown;
+            }
         }
         if let Some(held) = &mut self.held {
             // What WeChat refused here is not handed out because nobody else has noticed yet.
@@ -124,17 +131,24 @@ impl Slot {
         }
         let (note, unsaved) = (record.note, self.is_ahead_of(&record));
         let saved = record.token.as_ref().map(|token| token.generation);
-        let dead = record.dead;
+        let known_dead = record.dead;
         self.followed(record, now);
         // The one that was saved may have no life left to be followed for, but its number was seen.
         let behind = saved.is_some_and(|saved| self.outnumbered(saved, now));
         self.take_up(note, unsaved, now);
-        if self.refused() && !dead {
-            // One refusal was enough not to hand it out. To replace it takes a look.
-            self.looks.want(now.boot);
-            self.next_ask = self.next_ask.max(now.boot + FIRST_LOOK);
+        if self.refused() && !known_dead {
+            self.look_again(now);
         }
         behind || (unsaved && note.is_some())
+    }
+
+    /// One refusal was enough not to hand the token out. To replace it, and to tell the others, takes another.
+    fn look_again(&mut self, now: Now) {
+        self.looks.want(now.boot);
+        self.next_ask = self.next_ask.max(now.boot + FIRST_LOOK);
+        if let Some(held) = &mut self.held {
+            held.unsaid = true;
+        }
     }
 
     fn take_up(&mut self, note: Option<Note>, unsaved: bool, now: Now) {

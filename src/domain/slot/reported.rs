@@ -50,7 +50,7 @@ impl Slot {
         let Some(held) = self.living(now).filter(|_| self.settled) else {
             return self.without_token();
         };
-        if !report.stale.means(&held.token) {
+        if !held.is_meant(&report.stale) {
             if report.leaked && self.drill.is_none() && self.outlives(&report.stale, now).is_some()
             {
                 return self.leaked_before(since, now);

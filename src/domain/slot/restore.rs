@@ -64,12 +64,22 @@ impl Slot {
     /// The token that the note is about may have been handed out before its record was saved. A
     /// generation above it keeps the order that readers see.
     pub(super) fn renumber(&mut self) {
-        let Some(held) = &mut self.held else { return };
-        held.token = Arc::new(Token {
+        let Some(held) = &self.held else { return };
+        let token = Token {
             value: Secret::new(held.token.value.expose()),
             generation: self.taken,
             ..*held.token
-        });
+        };
+        self.number(Arc::new(token));
+    }
+
+    /// The token that is held is this one, under another number. A look that is under way speaks of the old one.
+    pub(super) fn number(&mut self, token: Arc<Token>) {
+        let Some(held) = &mut self.held else { return };
+        held.token = token;
+        if std::mem::take(&mut self.looks.flying) {
+            self.looks.due = Some(Moment::default());
+        }
     }
 
     fn block(&mut self, until: Moment, now: Now) {

@@ -105,7 +105,7 @@ impl App {
                 let mut slot = Slot::new(policy, clock.now());
                 let now = clock.now();
                 slot.reaches(Reach::Following, now.boot, now);
-                (slot, Some(Replica::new(Arc::clone(shared))))
+                (slot, Some(Replica::new(Arc::clone(shared), now)))
             }
         };
         Self {

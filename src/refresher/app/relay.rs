@@ -68,8 +68,8 @@ impl App {
         let outlives = outlives.filter(|_| report.leaked);
         let generation = match (&report.stale, outlives) {
             (_, Some(generation)) => generation,
+            (stale, None) if self.slot.is_meant(stale) => held.generation,
             (Stale::Generation(generation), None) => *generation,
-            (Stale::Value(value), None) if *value == held.value => held.generation,
             // What is not known here is older, but for the moment in which a new one is on its way.
             (Stale::Value(_), None) => return waiting.answer(Ok(Outcome::AlreadyNewer)),
         };

@@ -34,6 +34,8 @@ const ASKING: Duration = Duration::from_millis(500);
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Replica {
     pub(super) shared: Arc<Shared>,
+    /// When it came to be. Nothing is known of the time before.
+    begun: Moment,
     /// Whether this replica refreshes the app.
     pub(super) holds: bool,
     /// Whether it did so when it heard of the store last.
@@ -79,9 +81,10 @@ pub(super) struct Replica {
 type Told = (Remedy, Option<i64>);
 
 impl Replica {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, now: Now) -> Self {
         Self {
             shared,
+            begun: now.boot,
             holds: false,
             named: false,
             follows: true,
@@ -162,12 +165,6 @@ impl App {
             }
         }
         info!(app = %self.name, "going on with the local copy");
-        if !reached {
-            // As far as one can tell.
-            let token = record.token.as_ref();
-            self.slot
-                .told(token.map_or(Generation(0), |token| token.generation));
-        }
         self.slot.restored(record, clock.now());
         replica.follows = reached;
     }
@@ -286,7 +283,7 @@ impl App {
             .shared
             .contact()
             .max(until.filter(|_| replica.named));
-        let contact = contact.unwrap_or_default();
+        let contact = contact.unwrap_or(replica.begun);
         if replica.holds {
             self.slot.reaches(Reach::Everything, contact, now);
             self.number_above_the_others(now);

@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// The pause before something that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// So often in a row a comparison may find what no hint has told, before the hints are begun anew.
+/// So often between two hints a comparison may find what none has told, before the hints are begun anew.
 const SILENT: u32 = 3;
 
 /// Hints beyond this many wait.
@@ -95,12 +95,15 @@ impl Inner {
             tokio::select! {
                 biased;
                 _ = polls.tick() => match self.compare(warned).await {
-                    0 => silent = 0,
+                    0 => {}
                     _ => silent += 1,
                 },
                 hint = hints.recv() => match hint {
-                    // What cannot be read now is found by the next comparison.
-                    Some(appid) => drop(self.look(&appid).await),
+                    Some(appid) => {
+                        silent = 0;
+                        // What cannot be read now is found by the next comparison.
+                        drop(self.look(&appid).await);
+                    }
                     None => return,
                 },
             }

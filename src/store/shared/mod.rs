@@ -116,8 +116,7 @@ struct Known {
     record: i64,
     /// When the record of this version was saved, as the store counted it.
     saved_at: Option<(i64, Moment)>,
-    /// The version of the record that is being counted anew.
-    recounting: Option<i64>,
+    recounting: Option<recount::Recount>,
     claim: Option<Claim>,
 }
 

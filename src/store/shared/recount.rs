@@ -9,13 +9,22 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{super::snapshot, Age, Board, Entry, Inner, letters::About, text};
-use crate::domain::Record;
+use crate::domain::{Moment, Record};
 
 /// How often it is tried: what makes a database lose count keeps it from answering for a moment, too.
 const TRIES: u32 = 60;
 
 /// The pause between.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// A record that is being counted anew.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recount {
+    version: i64,
+    fence: i64,
+    /// When that is given up at the earliest.
+    until: Moment,
+}
 
 impl Inner {
     /// Saves the `record` that is on the `board` as it is once more, if that has it counted anew.
@@ -31,10 +40,19 @@ impl Inner {
                 .is_some_and(|(version, _)| version == kept.version);
             let lost = matches!(kept.age, Age::AtLeast(_));
             let ours = claim.holder == self.sharing.me;
-            if !(lost && known && ours) || board.recounting == Some(kept.version) {
+            let now = self.sharing.clock.now().boot;
+            let before = board.recounting.filter(|before| before.until > now);
+            let (version, fence) = (kept.version, claim.fence);
+            let busy = before.is_some_and(|b| (b.version, b.fence) == (version, fence));
+            if !(lost && known && ours) || busy {
                 return;
             }
-            board.recounting = Some(kept.version);
+            let until = now + AGAIN * TRIES;
+            board.recounting = Some(Recount {
+                version,
+                fence,
+                until,
+            });
         }
         let (engine, turn) = (Arc::clone(&self.engine), Arc::clone(&self.counting));
         let (clock, boot_id) = (self.sharing.clock, self.sharing.boot_id.clone());

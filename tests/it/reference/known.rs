@@ -3,7 +3,7 @@
 //! Written from the house's rules: numbers stand here again, in milliseconds, and not by the names that the
 //! implementation has for them.
 
-use super::events::Kind;
+use super::{events::Kind, life::Meant};
 
 pub(super) const SECOND: u64 = 1000;
 pub(super) const LIFE: u64 = 7200 * SECOND;
@@ -58,6 +58,8 @@ pub(super) struct Known {
     answered: u64,
     /// Mints that are still wanted to kill a leaked token.
     pub(super) leaked: u8,
+    /// What the token replaced.
+    before: Before,
     /// The last fetch was begun only because a complaint could not be looked into.
     doubted: bool,
     /// The longest that a caller may keep the token, as it was told while all was well.
@@ -71,6 +73,15 @@ pub(super) struct Token {
     pub(super) asked: u64,
     pub(super) arrived: u64,
     pub(super) expires: u64,
+}
+
+/// What a token replaced.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    /// That was before a restart.
+    Unknown,
+    Nothing,
+    Was(Token),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +145,7 @@ impl Known {
             blocked: None,
             answered: 0,
             leaked: 0,
+            before: Before::Unknown,
             doubted: false,
             promised: 0,
         }
@@ -141,6 +153,24 @@ impl Known {
 
     pub(super) fn living(&self, now: u64) -> Option<Token> {
         self.token.filter(|token| token.expires > now)
+    }
+
+    /// Whether a token that is not in force any more may work all the same.
+    pub(super) fn outlives(&self, of: Meant, now: u64) -> bool {
+        let Some(token) = self.living(now).filter(|_| !self.dead) else {
+            return false;
+        };
+        let older = match (self.before, of) {
+            (Before::Nothing, _) => false,
+            (Before::Was(before), _) if before.expires <= now => false,
+            (Before::Was(before), Meant::Value(value)) => value == before.value,
+            (Before::Was(before), Meant::Generation(generation)) => {
+                generation >= before.generation && generation < token.generation
+            }
+            (Before::Unknown, Meant::Value(value)) => value != token.value,
+            (Before::Unknown, Meant::Generation(generation)) => generation < token.generation,
+        };
+        older && now < token.asked + OVERLAP
     }
 
     /// A fetch begins: may it?
@@ -253,6 +283,11 @@ impl Known {
         }
         self.minted = Some(now);
         self.leaked = self.leaked.saturating_sub(1);
+        self.before = match self.token {
+            None => Before::Unknown,
+            Some(_) if self.dead => Before::Nothing,
+            Some(token) => Before::Was(token),
+        };
         self.is_new();
         true
     }
@@ -352,6 +387,7 @@ impl Known {
         (self.alive_at, self.blurred) = (None, None);
         self.no_refusals();
         (self.leaked, self.promised, self.answered) = (0, 0, now);
+        self.before = Before::Unknown;
         if let Some(fetch) = self.fetch.take()
             && self.kind.classic
         {

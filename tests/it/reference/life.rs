@@ -42,7 +42,7 @@ struct Pending {
 }
 
 #[derive(Clone, Copy)]
-enum Meant {
+pub(super) enum Meant {
     Generation(u64),
     Value(u32),
 }
@@ -369,8 +369,10 @@ impl Life {
             return;
         };
         let curable = report.errcode == 0 || blames_the_token(report.errcode);
+        let outlives = report.leaked && known.outlives(*of, now);
+        let killing = report.leaked && (known.leaked > 0 || outlives);
         let expected = match verdict {
-            _ if !of.is(token) && report.leaked && known.leaked > 0 => match verdict {
+            _ if !of.is(token) && killing => match verdict {
                 Verdict::NoToken => known.failed.is_some(),
                 Verdict::TooOften { .. } => true,
                 verdict => verdict == Verdict::Wait,
@@ -403,6 +405,9 @@ impl Life {
         let begun = matches!(verdict, Verdict::Wait | Verdict::NoToken) && !known.dead;
         if report.leaked && of.is(token) && begun && known.leaked == 0 {
             known.leaked = 2;
+        } else if outlives && begun && known.leaked == 0 {
+            // The mint that replaced it was the first one.
+            known.leaked = 1;
         }
     }
 

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,8 @@ struct Rows {
 #[derive(Debug)]
 pub(super) struct Database {
     rows: Mutex<Rows>,
+    /// How often somebody began to listen to hints.
+    watches: AtomicU32,
     hints: broadcast::Sender<String>,
 }
 
@@ -68,6 +73,7 @@ impl Database {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             rows: Mutex::default(),
+            watches: AtomicU32::new(0),
             hints: broadcast::Sender::new(HINTS),
         })
     }
@@ -93,6 +99,10 @@ impl Database {
         let claim = rows.boards.get(appid)?.claim.as_ref()?;
         let end = rows.leases.get(replica)?;
         (claim.holder == replica).then(|| *end - Instant::now())
+    }
+
+    pub(super) fn watches(&self) -> u32 {
+        self.watches.load(Ordering::Relaxed)
     }
 
     /// Somebody writes on the board of `appid`, and it does not concern anybody.
@@ -368,6 +378,7 @@ impl Engine for Client {
 
     async fn watch(&self, changed: &mpsc::Sender<String>) -> StoreError {
         let mut hints = self.database.hints.subscribe();
+        self.database.watches.fetch_add(1, Ordering::Relaxed);
         loop {
             let hint = hints.recv().await;
             if self.link.to_store() != Way::Open {

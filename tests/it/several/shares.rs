@@ -18,7 +18,10 @@ use wxtokend::{
     },
 };
 
-use super::{database::Database, links::Link};
+use super::{
+    database::Database,
+    links::{Link, State},
+};
 use crate::{
     contract::{APP, LEASE, Place, full, keeps_the_contract},
     world::{Disk, sunday},
@@ -32,7 +35,18 @@ fn join(
     clock: Clock,
     cache: Option<Arc<dyn Store>>,
 ) -> Shared {
-    let client = database.client(&me, LEASE, Arc::<Link>::default());
+    join_by(Arc::default(), database, me, apps, clock, cache)
+}
+
+fn join_by(
+    link: Arc<Link>,
+    database: &Arc<Database>,
+    me: String,
+    apps: Vec<String>,
+    clock: Clock,
+    cache: Option<Arc<dyn Store>>,
+) -> Shared {
+    let client = database.client(&me, LEASE, link);
     let sharing = Sharing {
         me,
         apps,
@@ -95,4 +109,23 @@ async fn the_local_copy_follows_the_store_but_never_to_what_is_older_than_reader
     assert_eq!(copy(), Some(Generation(9)));
     save(11).await;
     assert_eq!(copy(), Some(Generation(11)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_that_have_fallen_silent_are_begun_anew_and_others_are_not() {
+    for (deaf, watches) in [(true, 2), (false, 1)] {
+        let (database, link) = (Database::new(), Arc::<Link>::default());
+        link.set(State {
+            deaf,
+            ..State::default()
+        });
+        let apps = vec![APP.to_owned()];
+        let shared = join_by(link, &database, "one".into(), apps, clock(), None);
+        assert!(shared.wait_for_contact(LEASE).await);
+        for _ in 0..3 {
+            database.scribble(APP);
+            sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(database.watches(), watches, "deaf: {deaf}");
+    }
 }

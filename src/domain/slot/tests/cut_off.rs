@@ -117,6 +117,23 @@ fn only_the_replica_that_refreshed_last_fetches_when_it_is_plain_that_nobody_els
 }
 
 #[test]
+fn whoever_went_on_alone_hands_its_token_out_however_seldom_looks_are_otherwise() {
+    let mut story = follower();
+    (story.slot.policy.overlap, story.slot.policy.probe_every) = (secs(10), secs(60));
+    let contact = story.now.boot;
+    asks_alone(&mut story, NAMED, contact).expect("it asks");
+    story.rotate();
+    for second in 0..120 {
+        story.reach(NAMED, contact);
+        if let Some(Start::Look(_)) = story.slot.woke(story.now) {
+            story.see(Sight::Alive);
+        }
+        assert!(story.certain() > Some(Duration::ZERO), "after {second} s");
+        story.wait(secs(1));
+    }
+}
+
+#[test]
 fn it_waits_for_as_long_as_another_may_take_to_replace_the_token() {
     let mut story = follower();
     let end = story.token().expires_at;

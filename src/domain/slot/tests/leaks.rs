@@ -171,3 +171,37 @@ fn a_leaked_token_that_was_replaced_is_killed_while_it_may_still_work() {
         }
     }
 }
+
+#[test]
+fn a_token_that_has_another_number_after_a_restart_is_killed_by_the_one_that_the_operator_knows() {
+    for mode in [Mode::Classic, Mode::Stable] {
+        let mut story = Story::settled(mode);
+        story.wait(secs(600));
+        let report = leak(&story.token());
+        story.slot.reported(&report, story.now.boot, story.now);
+        let note = story.expect_ask().note.expect("such a fetch is noted");
+        let mut story = story.restart_from(note);
+        // WeChat may have heard of the first attempt, and wants a pause.
+        story.wait(secs(31));
+        assert_ne!(story.token().generation, leaked_generation(&report));
+        let since = story.now.boot;
+        for _ in 0..2 {
+            let verdict = story.slot.reported(&report, since, story.now);
+            assert_eq!(verdict, Verdict::Wait, "{mode:?}");
+            while !matches!(story.slot.woke(story.now), Some(Start::Ask(_))) {
+                story.see(Sight::Alive);
+                story.wait_until_due();
+            }
+            story.rotate();
+        }
+        let verdict = story.slot.reported(&report, since, story.now);
+        assert_eq!(verdict, Verdict::Refreshed, "{mode:?}");
+    }
+}
+
+fn leaked_generation(report: &StaleReport) -> Generation {
+    match report.stale {
+        Stale::Generation(generation) => generation,
+        Stale::Value(_) => panic!("it is reported by its number"),
+    }
+}

@@ -349,3 +349,20 @@ fn a_holder_that_stands_still_does_not_trust_its_token_for_longer_than_its_claim
     story.reach(Reach::Everything, claim);
     assert_eq!(story.certain(), Some(secs(300)), "its own fetch may end it");
 }
+
+#[test]
+fn a_look_that_is_under_way_is_made_anew_at_a_token_that_gets_another_number() {
+    let mut story = Story::settled(Mode::Classic);
+    story.wait(secs(600));
+    assert_eq!(story.report(), Verdict::Wait);
+    story.expect_look();
+    let before = story.token().generation;
+    let seen = Generation(before.0 + 10);
+    assert!(story.slot.outnumbered(seen, story.now));
+    let late = story.slot.looked(before, Sight::Alive, story.now, 0.0);
+    assert_eq!(late, Looked::Unchanged);
+    assert_eq!(story.wait_until_due(), Duration::ZERO);
+    story.expect_look();
+    story.see(Sight::Alive);
+    assert_eq!(story.report(), Verdict::StillValid);
+}
