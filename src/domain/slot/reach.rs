@@ -56,13 +56,11 @@ impl Slot {
                 self.looks.due = Some(begin);
             }
             // Not as seldom as what is planned for a token that nobody else may have ended.
-            Some(begin) => match self.looks.due {
-                None => self.looks.want(begin.max(now.boot)),
-                Some(_) => {
-                    let soon = now.boot + self.doubt();
-                    self.looks.want_if_allowed(begin.max(soon));
-                }
-            },
+            Some(begin) if self.looks.due.is_some() => {
+                let soon = now.boot + self.doubt();
+                self.looks.want_if_allowed(begin.max(soon));
+            }
+            Some(begin) => self.looks.want(begin.max(now.boot)),
             None => {}
         }
     }

@@ -70,6 +70,8 @@ pub(super) struct Known {
 pub(super) struct Token {
     pub(super) value: u32,
     pub(super) generation: u64,
+    /// The number that it had when this process came to know it.
+    pub(super) first: u64,
     pub(super) asked: u64,
     pub(super) arrived: u64,
     pub(super) expires: u64,
@@ -157,7 +159,10 @@ impl Known {
 
     /// Whether a token that is not in force any more may work all the same.
     pub(super) fn outlives(&self, of: Meant, now: u64) -> bool {
-        let Some(token) = self.living(now).filter(|_| !self.dead) else {
+        let in_force = self
+            .living(now)
+            .filter(|token| !self.dead && !of.is(*token));
+        let Some(token) = in_force else {
             return false;
         };
         let older = match (self.before, of) {
@@ -165,7 +170,7 @@ impl Known {
             (Before::Was(before), _) if before.expires <= now => false,
             (Before::Was(before), Meant::Value(value)) => value == before.value,
             (Before::Was(before), Meant::Generation(generation)) => {
-                generation >= before.generation && generation < token.generation
+                generation >= before.first && generation < token.generation
             }
             (Before::Unknown, Meant::Value(value)) => value != token.value,
             (Before::Unknown, Meant::Generation(generation)) => generation < token.generation,

@@ -48,9 +48,11 @@ pub(super) enum Meant {
 }
 
 impl Meant {
-    fn is(self, token: Token) -> bool {
+    pub(super) fn is(self, token: Token) -> bool {
         match self {
-            Self::Generation(generation) => generation == token.generation,
+            Self::Generation(generation) => {
+                generation == token.generation || generation == token.first
+            }
             Self::Value(value) => value == token.value,
         }
     }
@@ -268,6 +270,7 @@ impl Life {
         self.known.holds(Token {
             value: number,
             generation,
+            first: generation,
             asked: self.sent.now,
             arrived: self.time.now,
             expires: self.sent.now + left,
@@ -428,6 +431,11 @@ impl Life {
         };
         let again = self.slot.record().token.expect("the token is on disk");
         assert!(again.value == value(token.value), "another token");
+        let token = Token {
+            first: token.generation,
+            ..token
+        };
+        self.known.token = Some(token);
         if again.generation.0 != token.generation {
             let same = |t: Token| (t.value, t.generation) == (token.value, again.generation.0);
             let free = again.generation.0 > highest || before.is_some_and(same);
