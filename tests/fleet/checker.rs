@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -96,7 +97,8 @@ pub(crate) async fn ask_all_the_time(
     account
 }
 
-/// Follows one replica's stream, and its next one, and so on, until it is `over`. The history judges them.
+/// Follows one replica's stream, and its next one, and so on, until it is `over`. The history judges each of
+/// them when it ends, and a judgment is a panic.
 pub(crate) async fn watch_all_the_time(
     url: String,
     app: &'static str,
@@ -108,7 +110,20 @@ pub(crate) async fn watch_all_the_time(
         let channel = Endpoint::from_shared(url.clone()).unwrap().connect_lazy();
         let mut client = Client::new(channel);
         if let Ok(mut stream) = history.watch(&mut client, watch_request(app)).await {
-            while let Ok(Ok(Some(_))) = timeout(BEAT, stream.message()).await {
+            let end = async {
+                while !over.load(Ordering::Relaxed) {
+                    sleep(PAUSE).await;
+                }
+            };
+            let mut end = pin!(end);
+            loop {
+                let message = tokio::select! {
+                    message = timeout(BEAT, stream.message()) => message,
+                    () = &mut end => break,
+                };
+                if !matches!(message, Ok(Ok(Some(_)))) {
+                    break;
+                }
                 messages += 1;
             }
         }
@@ -223,11 +238,67 @@ impl Account {
     }
 }
 
-/// Where a replica without trouble did not have in time what another one had.
-pub(crate) fn late(accounts: &[Account], troubles: &Troubles, begin: Instant) -> Vec<String> {
+/// How soon replicas without trouble had what another one had, and where that was too late.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    took: Vec<Duration>,
+    pub(crate) late: Vec<String>,
+}
+
+impl Deliveries {
+    pub(crate) fn of(accounts: &[Account], troubles: &Troubles, begin: Instant) -> Self {
+        let published = published(accounts, troubles);
+        let mut all = Self::default();
+        for account in accounts {
+            for ((app, generation), at) in &published {
+                let free = troubles.free(account.replica, *at, *at + DELIVERY);
+                if *app == account.app && free {
+                    all.judge(account, *generation, *at, begin);
+                }
+            }
+        }
+        all.took.sort_unstable();
+        all
+    }
+
+    fn judge(&mut self, account: &Account, generation: u64, published: Instant, begin: Instant) {
+        let since = account
+            .answers
+            .iter()
+            .filter(|answer| answer.at >= published);
+        let mut old = since
+            .clone()
+            .filter(|answer| answer.at > published + DELIVERY);
+        if let Some(answer) = old.find(|answer| answer.generation < generation) {
+            self.late.push(format!(
+                "{} at replica {}: {} still after {:?}, but {generation} was there after {:?}",
+                account.app,
+                account.replica,
+                answer.generation,
+                answer.at - begin,
+                published - begin
+            ));
+        }
+        let first = since.clone().find(|answer| answer.generation >= generation);
+        self.took.extend(first.map(|answer| answer.at - published));
+    }
+
+    /// How many there were, and the times that 99 of a hundred and all of them did not exceed.
+    pub(crate) fn told(&self) -> String {
+        let (count, last) = (self.took.len(), self.took.last().copied());
+        let p99 = self.took.get(count * 99 / 100).copied();
+        let (p99, last) = (p99.unwrap_or_default(), last.unwrap_or_default());
+        format!("{count} deliveries, p99 {p99:?}, at most {last:?}")
+    }
+}
+
+/// When each token was first handed out by a replica that could tell others of it.
+fn published<'a>(
+    accounts: &'a [Account],
+    troubles: &Troubles,
+) -> BTreeMap<(&'a str, u64), Instant> {
     let mut first: BTreeMap<(&str, u64), Instant> = BTreeMap::new();
     for account in accounts {
-        // Who is cut off cannot tell anybody what it has.
         let told = |answer: &&Answer| troubles.free(account.replica, answer.at, answer.at);
         for answer in account.answers.iter().filter(told) {
             let at = first.entry((&account.app, answer.generation));
@@ -235,24 +306,5 @@ pub(crate) fn late(accounts: &[Account], troubles: &Troubles, begin: Instant) ->
             *at = answer.at.min(*at);
         }
     }
-    let mut late = Vec::new();
-    for account in accounts {
-        for ((app, generation), published) in &first {
-            let due = *published + DELIVERY;
-            if *app != account.app || !troubles.free(account.replica, *published, due) {
-                continue;
-            }
-            let old = |answer: &&Answer| answer.at > due && answer.generation < *generation;
-            if let Some(answer) = account.answers.iter().find(old) {
-                late.push(format!(
-                    "{app} at replica {}: {} still after {:?}, but {generation} was there after {:?}",
-                    account.replica,
-                    answer.generation,
-                    answer.at - begin,
-                    *published - begin
-                ));
-            }
-        }
-    }
-    late
+    first
 }

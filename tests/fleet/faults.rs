@@ -17,7 +17,7 @@ use tokio::{
 use wxtokend::sandbox::Settings;
 
 use crate::{
-    checker::{Account, Trouble, Troubles, ask_all_the_time, late, watch_all_the_time},
+    checker::{Account, Deliveries, Trouble, Troubles, ask_all_the_time, watch_all_the_time},
     engines::{Engine, Etcd, Redis},
     process::secret_of,
     replicas::{Fleet, Replica},
@@ -285,9 +285,18 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
     for caller in callers {
         accounts.push(caller.await.unwrap());
     }
-    // They wait for a message that need not come.
-    watchers.iter().for_each(JoinHandle::abort);
+    judge_the_streams(watchers).await;
     judge(&accounts, &troubles, &fleet, begin, &told);
+}
+
+/// A stream that broke a rule has ended in a panic.
+async fn judge_the_streams(watchers: Vec<JoinHandle<u64>>) {
+    let mut messages = 0;
+    for watcher in watchers {
+        messages += watcher.await.expect("the streams keep the rules");
+    }
+    println!("{messages} messages of streams");
+    assert!(messages > 0, "nobody was told anything");
 }
 
 /// A caller that has seen a promise broken says so; the logs say why.
@@ -353,7 +362,9 @@ fn judge(
             log()
         );
     }
-    let late = late(accounts, troubles, begin);
+    let deliveries = Deliveries::of(accounts, troubles, begin);
+    println!("{}", deliveries.told());
+    let late = &deliveries.late;
     assert!(late.is_empty(), "{late:#?}\n{}", log());
     nothing_leaked(fleet);
 }
