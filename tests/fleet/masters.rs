@@ -50,7 +50,7 @@ async fn a_master_that_takes_no_writes_is_as_good_as_none() {
 async fn when_the_sentinels_make_another_server_the_master_no_token_is_refused() {
     let mut redis = Redis::start_with_sentinels(None, false).await;
     let apps = ["classic", "stable"];
-    let mut fleet = Fleet::on_sentinels(&redis, 3, lives_of(20), &apps, REFRESH).await;
+    let mut fleet = Fleet::on_redis(&redis, 3, lives_of(20), &apps, REFRESH).await;
     fleet.start().await;
     for app in apps {
         fleet.everybody_has(app, "is there").await;

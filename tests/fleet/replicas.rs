@@ -112,7 +112,7 @@ impl Fleet {
         Self::on(&etcd.addresses, store, count, settings, apps, refresh).await
     }
 
-    /// The same on one Redis.
+    /// The same on one Redis, or on the one that its sentinels name.
     pub(crate) async fn on_redis(
         redis: &Redis,
         count: usize,
@@ -120,25 +120,18 @@ impl Fleet {
         apps: &[&str],
         refresh: &str,
     ) -> Self {
-        let address = format!("127.0.0.1:{}", redis.ports[0]);
+        // What sentinels tell leads past any link.
+        let alone = redis.sentinels.is_empty();
+        let address = alone.then(|| format!("127.0.0.1:{}", redis.ports[0]));
         let store = |links: &[Link]| {
-            let address = links[0].address();
-            format!("kind = 'redis'\nurl = 'redis://{address}'")
+            let linked = links
+                .first()
+                .map(|link| format!("redis://{}", link.address()));
+            let url = linked.unwrap_or_else(|| redis.url());
+            format!("kind = 'redis'\nurl = '{url}'")
         };
-        Self::on(&[address], store, count, settings, apps, refresh).await
-    }
-
-    /// The same on the Redis that its sentinels name.
-    pub(crate) async fn on_sentinels(
-        redis: &Redis,
-        count: usize,
-        settings: Settings,
-        apps: &[&str],
-        refresh: &str,
-    ) -> Self {
-        let url = redis.url();
-        let store = |_: &[Link]| format!("kind = 'redis'\nurl = '{url}'");
-        Self::on(&[], store, count, settings, apps, refresh).await
+        let addresses: Vec<String> = address.into_iter().collect();
+        Self::on(&addresses, store, count, settings, apps, refresh).await
     }
 
     async fn on(

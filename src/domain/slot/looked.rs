@@ -3,10 +3,21 @@
 use std::{mem::take, time::Duration};
 
 use super::{
-    Looked, Reach, Slot, Suspect,
+    Held, Looked, Reach, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
 };
 use crate::domain::{Generation, Now, Remedy, Sight};
+
+impl Held {
+    /// What this replica's own looks say counts here until they say something else.
+    fn remember(&mut self, proof: Proof, now: Now) {
+        match proof {
+            Proof::Dead => self.refused = self.refused.or(Some(now.boot)),
+            Proof::Alive => (self.refused, self.unsaid) = (None, false),
+            Proof::Pending | Proof::None => {}
+        }
+    }
+}
 
 impl Slot {
     /// A look at the token of `generation` came back.
@@ -33,11 +44,7 @@ impl Slot {
         let Some(held) = &mut self.held else {
             return Looked::Unchanged;
         };
-        match proof {
-            Proof::Dead => held.refused = held.refused.or(Some(now.boot)),
-            Proof::Alive => (held.refused, held.unsaid) = (None, false),
-            Proof::Pending | Proof::None => {}
-        }
+        held.remember(proof, now);
         match proof {
             Proof::Dead if !was_dead => {
                 held.dead = true;

@@ -49,6 +49,7 @@ impl App {
             self.save_now(events);
         }
     }
+
     /// WeChat refused the token while nothing was heard of the one that refreshes, which may not know it yet.
     pub(super) fn report_what_was_refused(&mut self, now: Now) {
         let Some(replica) = self.replica.as_mut().filter(|replica| replica.follows) else {

@@ -27,18 +27,8 @@ use crate::{
     world::{Disk, sunday},
 };
 
-/// What `me` has of `database`.
+/// What `me` has of `database`, by this way.
 fn join(
-    database: &Arc<Database>,
-    me: String,
-    apps: Vec<String>,
-    clock: Clock,
-    cache: Option<Arc<dyn Store>>,
-) -> Shared {
-    join_by(Arc::default(), database, me, apps, clock, cache)
-}
-
-fn join_by(
     link: Arc<Link>,
     database: &Arc<Database>,
     me: String,
@@ -74,7 +64,7 @@ async fn the_database_in_memory_keeps_the_contract() {
         clock: clock(),
         join: Box::new(move |apps, clock| {
             let me = format!("replica-{}", joined.fetch_add(1, Ordering::Relaxed));
-            Arc::new(join(&database, me, apps, clock, None))
+            Arc::new(join(Arc::default(), &database, me, apps, clock, None))
         }),
     };
     keeps_the_contract(&place).await;
@@ -86,9 +76,23 @@ async fn the_local_copy_follows_the_store_but_never_to_what_is_older_than_reader
     let copy = || disk.backup().get(APP).map(|record| record.generation);
     let apps = || vec![APP.to_owned()];
     let cache = Some(Arc::clone(&disk) as Arc<dyn Store>);
-    let reader = join(&database, "reader".into(), apps(), clock, cache);
+    let reader = join(
+        Arc::default(),
+        &database,
+        "reader".into(),
+        apps(),
+        clock,
+        cache,
+    );
     let _changes = reader.changes();
-    let holder = join(&database, "holder".into(), apps(), clock, None);
+    let holder = join(
+        Arc::default(),
+        &database,
+        "holder".into(),
+        apps(),
+        clock,
+        None,
+    );
     let _changes = holder.changes();
     assert!(holder.wait_for_contact(LEASE).await);
     holder.claim(APP).await.unwrap();
@@ -120,7 +124,7 @@ async fn hints_that_have_fallen_silent_are_begun_anew_and_others_are_not() {
             ..State::default()
         });
         let apps = vec![APP.to_owned()];
-        let shared = join_by(link, &database, "one".into(), apps, clock(), None);
+        let shared = join(link, &database, "one".into(), apps, clock(), None);
         assert!(shared.wait_for_contact(LEASE).await);
         for _ in 0..3 {
             database.scribble(APP);
