@@ -12,12 +12,12 @@ use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::{
-    news::News,
+    news::{News, span},
     servers::{Line, Servers},
 };
 use crate::{
     domain::AppName,
-    pb::{Cause, GetTokenRequest, WatchTokenRequest, WatchTokenResponse},
+    pb::{Cause, GetTokenRequest, Token, WatchTokenRequest, WatchTokenResponse},
 };
 
 /// A server that has no token yet takes 10 s to say so.
@@ -26,7 +26,7 @@ const FIRST_WORD: Duration = Duration::from_secs(15);
 /// Two signs of life that did not come.
 const SILENCE: Duration = Duration::from_secs(70);
 
-/// The first pause; it doubles up to the longest.
+/// The first pause; it doubles up to the longest, but not beyond half of what is left to keep the token.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -35,16 +35,7 @@ type Tell = mpsc::Sender<(AppName, News)>;
 
 /// Tells all that becomes known of `app`. Ends with the owner.
 pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell, nudge: Arc<Notify>) {
-    let mut follower = Follower {
-        app,
-        servers,
-        tell,
-        known: 0,
-        pause: FIRST_PAUSE,
-        messages: 0,
-        followed: None,
-        complaints: BTreeSet::new(),
-    };
+    let mut follower = Follower::new(app, servers, tell);
     while !follower.tell.is_closed() {
         let (begin, heard) = (Instant::now(), follower.messages);
         let trouble = follower.stream().await;
@@ -53,7 +44,7 @@ pub(super) async fn follow(app: AppName, servers: Arc<Servers>, tell: Tell, nudg
         if follower.messages > heard && begin.elapsed() >= follower.pause {
             follower.pause = FIRST_PAUSE;
         }
-        follower.pause = rest(follower.pause, &nudge).await;
+        follower.pause = rest(follower.pause.min(follower.longest_pause()), &nudge).await;
     }
 }
 
@@ -76,6 +67,9 @@ struct Follower {
     tell: Tell,
     /// The newest generation.
     known: u64,
+    /// When the last token was heard of, and for how long it was to be kept, and to live, then.
+    heard: Instant,
+    spans: [Duration; 2],
     pause: Duration,
     /// How many there were on all streams.
     messages: u64,
@@ -86,6 +80,21 @@ struct Follower {
 }
 
 impl Follower {
+    fn new(app: AppName, servers: Arc<Servers>, tell: Tell) -> Self {
+        Self {
+            app,
+            servers,
+            tell,
+            known: 0,
+            heard: Instant::now(),
+            spans: [Duration::ZERO; 2],
+            pause: FIRST_PAUSE,
+            messages: 0,
+            followed: None,
+            complaints: BTreeSet::new(),
+        }
+    }
+
     /// One stream, from the connection to its end. Why it ended, if that was not announced.
     async fn stream(&mut self) -> Option<News> {
         let mut line = match self.servers.line().await {
@@ -111,13 +120,13 @@ impl Follower {
 
     /// Whoever asks here before there is a token wants to know why, and a stream says so after 10 s only.
     /// An error is that of a server that says nothing.
-    async fn ask(&self, line: &mut Line) -> Result<(), Status> {
+    async fn ask(&mut self, line: &mut Line) -> Result<(), Status> {
         let app_id = self.app.to_string();
         let request = line.request(GetTokenRequest { app_id }, Some(FIRST_WORD));
         match timeout(FIRST_WORD, line.calls.get_token(request)).await {
             Ok(Ok(answer)) => {
                 if let Some(token) = answer.into_inner().token {
-                    self.pass_on(News::Token(token)).await;
+                    self.token(token).await;
                 }
             }
             Ok(Err(status)) => self.pass_on(News::refused(&status, &line.address)).await,
@@ -152,7 +161,7 @@ impl Follower {
             let cause = message.cause();
             if let Some(token) = message.token {
                 self.known = self.known.max(token.generation);
-                self.pass_on(News::Token(token)).await;
+                self.token(token).await;
             }
             self.follows(address);
             self.messages += 1;
@@ -160,6 +169,21 @@ impl Follower {
                 return Ok(());
             }
         }
+    }
+
+    async fn token(&mut self, token: Token) {
+        self.heard = Instant::now();
+        self.spans = [token.keep_for, token.time_to_live].map(span);
+        self.pass_on(News::Token(token)).await;
+    }
+
+    /// Servers that come and go must not cost the time in which there is a token. With none left to lose,
+    /// there is no such hurry.
+    fn longest_pause(&self) -> Duration {
+        let past = self.heard.elapsed();
+        let left = self.spans.into_iter().filter(|span| *span > past).min();
+        let half = left.map_or(LONGEST_PAUSE, |span| (span - past) / 2);
+        half.clamp(FIRST_PAUSE, LONGEST_PAUSE)
     }
 
     fn follows(&mut self, address: &str) {
@@ -192,6 +216,8 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep_until;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -212,6 +238,37 @@ mod tests {
         }
         let expected = [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000];
         assert_eq!(pauses, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_takes_more_than_half_of_what_is_left_of_a_token() {
+        let settings = "[agent]\nservers = ['http://127.0.0.1:1']\napps = ['shop']\n";
+        let settings = crate::config::Agent::parse(settings, "agent.toml", []).unwrap();
+        let (tell, mut heard) = mpsc::channel(1);
+        let app = settings.apps[0].clone();
+        let mut follower = Follower::new(app, Arc::new(Servers::new(&settings)), tell);
+        let longest = |follower: &Follower| follower.longest_pause().as_millis();
+        assert_eq!(longest(&follower), 10_000, "before there is a token");
+        let secs = |secs| Duration::from_secs(secs).try_into().ok();
+        let token = Token {
+            keep_for: secs(24),
+            time_to_live: secs(40),
+            ..Token::default()
+        };
+        follower.token(token).await;
+        assert!(matches!(heard.try_recv(), Ok((_, News::Token(_)))));
+        // First until it is to be asked for again, then until its death, then there is nothing left to lose.
+        for (at, expected) in [
+            (0, 10_000),
+            (14, 5_000),
+            (23, 500),
+            (24, 8_000),
+            (38, 1_000),
+            (40, 10_000),
+        ] {
+            sleep_until(follower.heard + Duration::from_secs(at)).await;
+            assert_eq!(longest(&follower), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -141,7 +141,8 @@ fn moment_before(expires_at: Moment, expire_time: SystemTime, at: SystemTime) ->
     expires_at - expire_time.duration_since(at).unwrap_or_default()
 }
 
-fn span(span: Option<prost_types::Duration>) -> Duration {
+/// What a server says of a span; none if it is missing or negative.
+pub(super) fn span(span: Option<prost_types::Duration>) -> Duration {
     span.and_then(|span| span.try_into().ok())
         .unwrap_or_default()
 }
