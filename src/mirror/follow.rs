@@ -181,8 +181,9 @@ impl Follower {
     /// there is no such hurry.
     fn longest_pause(&self) -> Duration {
         let past = self.heard.elapsed();
-        let left = self.spans.into_iter().filter(|span| *span > past).min();
-        let half = left.map_or(LONGEST_PAUSE, |span| (span - past) / 2);
+        let left = self.spans.into_iter();
+        let left = left.filter_map(|span| span.checked_sub(past).filter(|left| !left.is_zero()));
+        let half = left.min().map_or(LONGEST_PAUSE, |left| left / 2);
         half.clamp(FIRST_PAUSE, LONGEST_PAUSE)
     }
 

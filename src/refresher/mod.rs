@@ -9,12 +9,14 @@ mod obtain;
 use std::{
     collections::BTreeMap,
     panic::resume_unwind,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 pub use app::Managed;
 use app::{App, Event};
+use futures_util::{StreamExt as _, stream};
 use tokio::{
     sync::{Notify, mpsc},
     task::{JoinError, JoinSet},
@@ -35,8 +37,14 @@ use crate::{
 /// at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// Of each kind of news, at most so many are taken up before it is seen what is due.
+const AT_ONCE: usize = 256;
+
 /// A fetch that is under way when the server stops is waited for, but not longer.
 const LAST_FETCH: Duration = Duration::from_secs(8);
+
+/// So many apps are loaded at a time.
+const LOADED_AT_ONCE: usize = 16;
 
 /// A shared store is waited for at a start, but not longer: without it there is the local copy.
 const CONTACT: Duration = Duration::from_secs(3);
@@ -80,11 +88,15 @@ impl Refresher {
             None => true,
         };
         let (mut owned, mut names) = (BTreeMap::new(), BTreeMap::new());
-        for managed in apps {
+        let load = async |managed: Managed| {
             let (name, appid) = (managed.name.clone(), managed.appid.clone());
             let figures = metrics.refreshing(&name);
             let mut app = App::load(managed, &store, clock, figures).await;
             app.load_copy(reached, clock).await;
+            (name, appid, app)
+        };
+        let mut loaded = pin!(stream::iter(apps).map(load).buffered(LOADED_AT_ONCE));
+        while let Some((name, appid, app)) = loaded.next().await {
             publisher.publish(&name, app.view(clock.now()));
             names.insert(appid, name.clone());
             owned.insert(name, app);
@@ -123,8 +135,32 @@ impl Refresher {
                 () = nudge.notified() => self.on_nudge(),
                 () = sleep(nap) => self.on_time(),
             }
+            self.catch_up();
         }
         self.finish().await;
+    }
+
+    /// Takes up what else has happened, from each source in turn. Each round of the loop looks at all apps: if one of
+    /// many waited for a round of its own, the news of others would wait for ever.
+    fn catch_up(&mut self) {
+        for _ in 0..AT_ONCE {
+            let mut idle = true;
+            if let Some(done) = self.events.try_join_next() {
+                self.on_event(done);
+                idle = false;
+            }
+            if let Some(seen) = self.changes.as_mut().and_then(|c| c.try_recv().ok()) {
+                self.on_seen(seen);
+                idle = false;
+            }
+            if let Ok(reported) = self.publisher.reports.try_recv() {
+                self.on_report(reported);
+                idle = false;
+            }
+            if idle {
+                return;
+            }
+        }
     }
 
     /// No new fetch starts. One that was sent is awaited, published and saved: its token may be the

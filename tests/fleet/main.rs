@@ -26,6 +26,7 @@ mod engines;
 mod faults;
 mod kill;
 mod links;
+mod many;
 mod masters;
 mod peers;
 mod places;

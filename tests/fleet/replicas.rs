@@ -19,7 +19,7 @@ const GRPC: &str = "[grpc]\nmax_connections = 100\n";
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
 /// The same, if `WXTOKEND_LEASE` does not say otherwise, in seconds.
-fn lease() -> u64 {
+pub(crate) fn lease() -> u64 {
     let secs = env::var("WXTOKEND_LEASE");
     secs.map_or(LEASE.as_secs(), |secs| secs.parse().unwrap())
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{sync::SemaphorePermit, time::timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -26,6 +26,11 @@ const COPY: Duration = Duration::from_secs(1);
 impl Inner {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be held while a board is claimed or read.
+    pub(super) async fn lane(&self) -> SemaphorePermit<'_> {
+        self.lanes.acquire().await.expect("it is never closed")
     }
 
     pub(super) fn claim_until(&self, appid: &str) -> Option<Moment> {
@@ -96,8 +101,12 @@ impl Inner {
 
     /// Reads the board of `appid` and tells what is on it.
     pub(super) async fn look(&self, appid: &str) -> Result<(), StoreError> {
-        let _turn = self.looking.lock().await;
-        let board = self.engine.board(appid).await?;
+        let turns = self.state().board(appid).turns.clone();
+        let _turn = turns.look.lock().await;
+        let board = {
+            let _lane = self.lane().await;
+            self.engine.board(appid).await?
+        };
         {
             let mut state = self.state();
             let known = state.board(appid);
@@ -180,14 +189,15 @@ impl Inner {
         let Some(cache) = &self.sharing.cache else {
             return;
         };
-        let mut all = self.copied.lock().await;
-        let copied = if let Some(copied) = all.get(appid) {
-            *copied
+        let turns = self.state().board(appid).turns.clone();
+        let mut last = turns.copy.lock().await;
+        let copied = if let Some(copied) = *last {
+            copied
         } else {
             let copy = cache.load(appid).await.ok().flatten();
             copy.map(|copy| copy.taken()).unwrap_or_default()
         };
-        all.insert(appid.to_owned(), copied.max(record.taken()));
+        *last = Some(copied.max(record.taken()));
         if record.taken() < copied {
             return;
         }

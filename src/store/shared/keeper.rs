@@ -4,8 +4,9 @@
 //! seen to fall silent without an end (etcd-io/etcd#8980), so versions are compared twice a second as
 //! well, which also is the proof that nothing was missed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::future::{join_all, try_join_all};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -90,6 +91,7 @@ impl Inner {
     /// Until hints seem to be lost.
     async fn read_what_changes(&self, hints: &mut mpsc::Receiver<String>, warned: &mut bool) {
         let (mut silent, mut polls) = (0, interval(POLL));
+        let mut hinted = Vec::new();
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while silent < SILENT {
             tokio::select! {
@@ -98,14 +100,16 @@ impl Inner {
                     0 => {}
                     _ => silent += 1,
                 },
-                hint = hints.recv() => match hint {
-                    Some(appid) => {
-                        silent = 0;
-                        // What cannot be read now is found by the next comparison.
-                        drop(self.look(&appid).await);
+                count = hints.recv_many(&mut hinted, HINTS) => {
+                    if count == 0 {
+                        return;
                     }
-                    None => return,
-                },
+                    silent = 0;
+                    let boards: BTreeSet<String> = hinted.drain(..).collect();
+                    let looks = boards.iter().map(|appid| self.look(appid));
+                    // What cannot be read now is found by the next comparison.
+                    drop(join_all(looks).await);
+                }
             }
         }
     }
@@ -139,15 +143,16 @@ impl Inner {
 
     async fn read_what_differs(&self, changed: &mut usize) -> Result<(), StoreError> {
         let versions = self.engine.versions().await?;
+        let mut different = Vec::new();
         for appid in &self.sharing.apps {
             let version = versions.get(appid).copied().unwrap_or_default();
             let known = self.state().board(appid).version;
-            if known == Some(version) {
-                continue;
+            if known != Some(version) {
+                *changed += usize::from(known.is_some());
+                different.push(self.look(appid));
             }
-            *changed += usize::from(known.is_some());
-            self.look(appid).await?;
         }
+        try_join_all(different).await?;
         Ok(())
     }
 }

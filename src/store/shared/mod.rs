@@ -24,7 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, mpsc, watch},
+    sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -42,6 +42,9 @@ use crate::domain::{Generation, Moment, Record};
 
 /// Asks of a claim that it lasts for a while are waited for so long.
 const RENEWAL: Duration = Duration::from_secs(2);
+
+/// So many boards are claimed or read at a time.
+const LANES: usize = 16;
 
 /// How an app stands in the store.
 #[derive(Debug)]
@@ -83,10 +86,8 @@ struct Inner {
     engine: Arc<dyn Engine>,
     sharing: Sharing,
     state: Mutex<State>,
-    /// The generation of each local copy that was written or read.
-    copied: AsyncMutex<BTreeMap<String, Generation>>,
-    /// One board is read at a time, so that what was read first is told first.
-    looking: AsyncMutex<()>,
+    /// What claims and reads boards: a database is not sent what concerns all apps at once.
+    lanes: Semaphore,
     /// One record is counted anew at a time.
     counting: Arc<AsyncMutex<()>>,
     seen: mpsc::UnboundedSender<Seen>,
@@ -118,6 +119,16 @@ struct Known {
     saved_at: Option<(i64, Moment)>,
     recounting: Option<recount::Recount>,
     claim: Option<Claim>,
+    turns: Turns,
+}
+
+/// What is done for an app one after the other.
+#[derive(Clone, Debug, Default)]
+struct Turns {
+    /// Reading its board, so that what was read first is told first.
+    look: Arc<AsyncMutex<()>>,
+    /// Writing its local copy, of which the generation is known once it was written or read.
+    copy: Arc<AsyncMutex<Option<Generation>>>,
 }
 
 impl Shared {
@@ -129,8 +140,7 @@ impl Shared {
             engine,
             sharing,
             state: Mutex::default(),
-            copied: AsyncMutex::default(),
-            looking: AsyncMutex::default(),
+            lanes: Semaphore::new(LANES),
             counting: Arc::default(),
             seen,
             hurry: Notify::new(),
@@ -192,7 +202,10 @@ impl Shared {
         let lease =
             async { while inner.state().renewed.is_none() && turned.changed().await.is_ok() {} };
         let _ = timeout(RENEWAL, lease).await;
-        let claimed = inner.engine.claim(appid).await;
+        let claimed = {
+            let _lane = inner.lane().await;
+            inner.engine.claim(appid).await
+        };
         if let Err(error) = &claimed {
             inner.wrote_nothing(error).await;
         }
