@@ -84,7 +84,10 @@ impl Refresher {
             Opened::Shared(shared) => Some(Arc::clone(shared)),
         };
         let reached = match &shared {
-            Some(shared) => shared.wait_for_contact(CONTACT).await,
+            Some(shared) => {
+                info!(replica = shared.me(), "sharing a store with other replicas");
+                shared.wait_for_contact(CONTACT).await
+            }
             None => true,
         };
         let (mut owned, mut names) = (BTreeMap::new(), BTreeMap::new());

@@ -181,6 +181,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The error and its cause. Its words hold places and no secret.
+    pub fn told(&self) -> String {
+        let source = self.source().map(|source| format!(": {source}"));
+        format!("{self}{}", source.unwrap_or_default())
+    }
+
     /// For `map_err`.
     fn io(place: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let place = format!("`{}`", place.display());

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     pin::pin,
     sync::{
         Arc,
@@ -16,14 +15,14 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     history::History,
+    mischief::Fault,
     process::{WeChat, get, watch_request},
     seen::Seen,
     served::Client,
 };
 
-/// From the publication of a token until every replica that is connected has it: the contract's second, and
-/// another one for a machine that is busy with all of this.
-const DELIVERY: Duration = Duration::from_secs(2);
+/// From the publication of a token until every replica that is connected has it.
+const DELIVERY: Duration = Duration::from_secs(1);
 
 /// A replica that was in trouble is given so long to connect again.
 const RECOVERY: Duration = Duration::from_secs(4);
@@ -135,6 +134,7 @@ pub(crate) async fn watch_all_the_time(
 /// Something was wrong for a while.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
+    pub(crate) fault: Fault,
     /// The replicas that did not hear of others, or could not tell them anything.
     pub(crate) apart: Vec<usize>,
     /// The one that could not answer.
@@ -143,49 +143,60 @@ pub(crate) struct Trouble {
     pub(crate) to: Instant,
 }
 
-/// All that was wrong, one after the other.
+/// All that was wrong, in the order in which it began.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Troubles(Vec<Trouble>);
+pub(crate) struct Troubles {
+    all: Vec<Trouble>,
+    longest: Duration,
+}
 
 impl Troubles {
     pub(crate) fn add(&mut self, trouble: Trouble) {
-        self.0.push(trouble);
+        self.longest = self.longest.max(trouble.to - trouble.from);
+        let at = self.all.partition_point(|other| other.from <= trouble.from);
+        self.all.insert(at, trouble);
     }
 
-    /// Whether a replica was well all the time.
+    /// Whether a replica was well all the time, and had been for a while.
     fn free(&self, replica: usize, from: Instant, to: Instant) -> bool {
-        let mut met = self.met(from, to);
+        let mut met = self.met(from, to, RECOVERY);
         !met.any(|trouble| trouble.apart.contains(&replica))
     }
 
     /// Whether it could answer.
     fn could_answer(&self, replica: usize, at: Instant) -> bool {
-        let mut met = self.met(at, at);
+        let mut met = self.met(at, at, RECOVERY);
         !met.any(|trouble| trouble.mute == Some(replica))
     }
 
-    /// Whether something was wrong just then.
-    fn present(&self, at: Instant) -> bool {
-        let next = self.0.partition_point(|trouble| trouble.from <= at);
-        let last = next.checked_sub(1).map(|last| &self.0[last]);
-        last.is_some_and(|last| at <= last.to)
+    /// Whether nothing was wrong, and had not been for so long.
+    fn none(&self, at: Instant, before: Duration) -> bool {
+        self.met(at, at, before).next().is_none()
     }
 
-    /// What was wrong at some time, or shortly before.
-    fn met(&self, from: Instant, to: Instant) -> impl Iterator<Item = &Trouble> {
+    /// What was wrong at some time, or within so long before it.
+    pub(crate) fn met(
+        &self,
+        from: Instant,
+        to: Instant,
+        before: Duration,
+    ) -> impl Iterator<Item = &Trouble> {
+        let reach = before + self.longest;
         let first = self
-            .0
-            .partition_point(|trouble| trouble.to + RECOVERY < from);
-        let all = self.0[first..].iter();
-        all.take_while(move |trouble| trouble.from <= to)
+            .all
+            .partition_point(|trouble| trouble.from + reach < from);
+        let begun = self.all[first..]
+            .iter()
+            .take_while(move |trouble| trouble.from <= to);
+        begun.filter(move |trouble| trouble.to + before >= from)
     }
 }
 
-/// How many moments there were in which answers held a token that WeChat refused, and how long the longest was.
-#[derive(Debug, Default)]
-pub(crate) struct Refusals {
-    pub(crate) moments: u64,
-    pub(crate) longest: Duration,
+/// A replica handed out a token that WeChat refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
     pub(crate) told: String,
 }
 
@@ -197,7 +208,8 @@ impl Account {
     /// The time that 99 of a hundred answers did not exceed, while something was wrong and while nothing was.
     pub(crate) fn p99(&self, troubles: &Troubles) -> (Duration, Duration) {
         let all = self.answers.iter();
-        let (wrong, well): (Vec<_>, Vec<_>) = all.partition(|answer| troubles.present(answer.at));
+        let (wrong, well): (Vec<_>, Vec<_>) =
+            all.partition(|answer| !troubles.none(answer.at, Duration::ZERO));
         let p99 = |answers: Vec<&Answer>| {
             let mut took: Vec<_> = answers.iter().map(|answer| answer.took).collect();
             took.sort_unstable();
@@ -213,28 +225,36 @@ impl Account {
             .collect()
     }
 
-    pub(crate) fn refusals(&self, begin: Instant) -> Refusals {
-        let mut all = Refusals::default();
+    /// There was no token although nothing had been wrong with anything for so long.
+    pub(crate) fn let_down_in_calm(
+        &self,
+        troubles: &Troubles,
+        calm: Duration,
+    ) -> Vec<&(Instant, String)> {
+        let all = self.unanswered.iter();
+        all.filter(|(at, why)| {
+            why.starts_with("there is no valid token") && troubles.none(*at, calm)
+        })
+        .collect()
+    }
+
+    pub(crate) fn refusals(&self, begin: Instant) -> impl Iterator<Item = Refusal> {
         let runs = self
             .answers
             .chunk_by(|one, other| one.refused == other.refused);
-        for run in runs.filter(|run| run[0].refused) {
-            let (first, last) = (&run[0], &run[run.len() - 1]);
-            all.moments += 1;
-            all.longest = all.longest.max(last.at - first.at);
-            writeln!(
-                all.told,
+        runs.filter(|run| run[0].refused).map(move |run| {
+            let (from, to) = (run[0].at, run[run.len() - 1].at);
+            let told = format!(
                 "{} at replica {}: generation {} refused {} times, from {:?} for {:?}",
                 self.app,
                 self.replica,
-                first.generation,
+                run[0].generation,
                 run.len(),
-                first.at - begin,
-                last.at - first.at
-            )
-            .unwrap();
-        }
-        all
+                from - begin,
+                to - from
+            );
+            Refusal { from, to, told }
+        })
     }
 }
 

@@ -28,6 +28,7 @@ mod kill;
 mod links;
 mod many;
 mod masters;
+mod mischief;
 mod peers;
 mod places;
 mod replicas;

@@ -166,6 +166,9 @@ async fn a_wrong_password_is_sent_to_etcd_once_in_five_seconds() {
     assert!(!shared.wait_for_contact(span).await, "etcd lets anybody in");
     let refused = etcd.refused().await;
     assert!((2..=3).contains(&refused), "{refused} in {span:?}");
+    // Whoever looks at the probes reads why.
+    let why = shared.why().unwrap();
+    assert!(why.contains("authentication failed"), "{why}");
     papers.file("password", "CANARY-password\n");
     assert!(shared.wait_for_contact(pause * 2).await);
 

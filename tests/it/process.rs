@@ -30,7 +30,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use wxtokend::{
     pb::{self, token_service_client::TokenServiceClient},
-    sandbox::{Counts, Credentials, Knobs, Model, Pool, Settings, Shell},
+    sandbox::{Counts, Credentials, Knobs, Mint, Model, Pool, Settings, Shell},
 };
 
 use crate::{history::History, served::Client};
@@ -102,11 +102,17 @@ impl WeChat {
 
     /// All tokens that were made, whether they arrived or not.
     pub(crate) fn tokens(&self, name: &str) -> Vec<String> {
+        let mints = self.mints(name).into_iter();
+        mints.map(|mint| mint.value).collect()
+    }
+
+    /// Their fates.
+    pub(crate) fn mints(&self, name: &str) -> Vec<Mint> {
         let model = self.shell.model();
         let account = model.account(&appid(name)).unwrap();
         let pools = [Pool::Classic, Pool::Stable];
         let mints = pools.iter().flat_map(|pool| account.mints(*pool));
-        mints.map(|mint| mint.value.clone()).collect()
+        mints.cloned().collect()
     }
 
     /// A business call over the wire. Returns WeChat's errcode, 0 for a success.

@@ -36,7 +36,11 @@ impl App {
         match self.slot.looked(generation, sight, now, fastrand::f64()) {
             Looked::Died => {
                 let wait = self.slot.retry_at(now).since(now.boot).as_secs();
-                warn!(app = %self.name, generation = generation.0, wait_secs = wait, "WeChat refuses the token although it was not replaced here; it is replaced after the wait");
+                if self.refreshes() {
+                    warn!(app = %self.name, generation = generation.0, wait_secs = wait, "WeChat refuses the token although it was not replaced here; it is replaced after the wait");
+                } else {
+                    warn!(app = %self.name, generation = generation.0, "WeChat refuses the token; the replica that refreshes is told when it can be");
+                }
             }
             Looked::Revived => {
                 info!(app = %self.name, generation = generation.0, "WeChat accepts the token again");

@@ -159,8 +159,16 @@ impl App {
             unsaved: self
                 .saving
                 .complaint()
-                .or_else(|| cut_off.then(|| CUT_OFF.into())),
+                .or_else(|| cut_off.then(|| self.why_cut_off())),
         }
+    }
+
+    fn why_cut_off(&self) -> Arc<str> {
+        let why = self
+            .replica
+            .as_ref()
+            .and_then(|replica| replica.shared.why());
+        why.map_or_else(|| CUT_OFF.into(), |why| format!("{CUT_OFF} ({why})").into())
     }
 
     /// When to call [`App::start_what_is_due`] next.

@@ -31,12 +31,10 @@ pub(super) struct Saving {
 }
 
 impl Saving {
-    /// Why the store fails, if it does. Its words hold places and no secret.
+    /// Why the store fails, if it does.
     pub(super) fn complaint(&self) -> Option<Arc<str>> {
         let error = self.warned.as_ref()?;
-        let source = error.source().map(|source| format!(": {source}"));
-        let source = source.unwrap_or_default();
-        Some(format!("{error}{source}").into())
+        Some(error.told().into())
     }
 }
 

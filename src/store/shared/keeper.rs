@@ -133,7 +133,10 @@ impl Inner {
                 *moment = Some(sent);
             }
             Err(error) => {
-                self.state().missed = Some(sent);
+                let mut state = self.state();
+                state.missed = Some(sent);
+                state.why = Some(error.told().into());
+                drop(state);
                 warn_of(&error, warned);
             }
         }

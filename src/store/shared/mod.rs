@@ -28,7 +28,6 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tracing::info;
 
 pub use self::{
     engine::{Board, Claim, Engine, Entry, Kept, Lease, Posted},
@@ -103,6 +102,8 @@ struct State {
     contact: Option<Moment>,
     /// When the last comparison of versions was sent that was not answered.
     missed: Option<Moment>,
+    /// Why.
+    why: Option<Arc<str>>,
     /// When the last renewal was sent that was answered.
     renewed: Option<Moment>,
     /// The store can be read, but no claim can be taken.
@@ -134,7 +135,6 @@ struct Turns {
 impl Shared {
     /// Begins to share `engine`. Goes on trying while it cannot be reached.
     pub fn begin(engine: Arc<dyn Engine>, sharing: Sharing) -> Self {
-        info!(replica = sharing.me, "sharing a store with other replicas");
         let (seen, changes) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             engine,
@@ -187,6 +187,11 @@ impl Shared {
     /// When the store was last asked in vain.
     pub fn missed(&self) -> Option<Moment> {
         self.inner.state().missed
+    }
+
+    /// Why the store was asked in vain last.
+    pub fn why(&self) -> Option<Arc<str>> {
+        self.inner.state().why.clone()
     }
 
     /// Until when the claim of `appid` certainly is ours, if nothing is heard of the store any more.
