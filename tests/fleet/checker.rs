@@ -17,6 +17,7 @@ use crate::{
     history::History,
     mischief::Fault,
     process::{WeChat, get, watch_request},
+    replicas::longest_fault,
     seen::Seen,
     served::Client,
 };
@@ -27,8 +28,10 @@ const DELIVERY: Duration = Duration::from_secs(1);
 /// A replica that was in trouble is given so long to connect again.
 const RECOVERY: Duration = Duration::from_secs(4);
 
-/// A stream that says nothing for so long is dead, whatever its connection says.
-const BEAT: Duration = Duration::from_secs(40);
+/// A stream that says nothing for so long is dead, whatever its connection says: longer than its history allows.
+fn silence() -> Duration {
+    Duration::from_secs(40) + longest_fault()
+}
 
 /// The pause between two questions of one caller.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -117,7 +120,7 @@ pub(crate) async fn watch_all_the_time(
             let mut end = pin!(end);
             loop {
                 let message = tokio::select! {
-                    message = timeout(BEAT, stream.message()) => message,
+                    message = timeout(silence(), stream.message()) => message,
                     () = &mut end => break,
                 };
                 if !matches!(message, Ok(Ok(Some(_)))) {

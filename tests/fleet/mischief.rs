@@ -8,7 +8,7 @@ use crate::{
     checker::{Trouble, Troubles},
     engines::{Engine, Etcd, Redis},
     links::Link,
-    replicas::{Fleet, lease},
+    replicas::{Fleet, longest_fault},
 };
 
 /// So many things are wrong at a time, at most.
@@ -87,8 +87,7 @@ impl Fault {
 
     /// Up to half as long again as a lease. A process that is killed is started soon, and WeChat is not away for long.
     fn span(self) -> Duration {
-        let longest = Duration::from_secs(lease()) * 8 / 5;
-        let span = longest.mul_f64(0.06 + 0.94 * fastrand::f64());
+        let span = longest_fault().mul_f64(0.06 + 0.94 * fastrand::f64());
         match self {
             Self::Kill(_) | Self::Drain(_) | Self::KillMember(_) => span / 2,
             Self::WeChatDown => span / 4,

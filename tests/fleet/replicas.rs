@@ -24,6 +24,11 @@ pub(crate) fn lease() -> u64 {
     secs.map_or(LEASE.as_secs(), |secs| secs.parse().unwrap())
 }
 
+/// The longest that something is wrong in these tests: more than a lease.
+pub(crate) fn longest_fault() -> Duration {
+    Duration::from_secs(lease()) * 8 / 5
+}
+
 /// By how much replicas may differ in what they say of one token's end: WeChat and etcd count lives in whole
 /// seconds, and each replica that is cut off asks WeChat by itself.
 const APART: Duration = Duration::from_secs(2);
@@ -209,7 +214,7 @@ async fn replica(
 ) -> Replica {
     let to_wechat = Link::to(wechat.url().replace("http://", "")).await;
     let mut home = Home::new(&to_wechat.url(), refresh, apps).on_unix();
-    home.history = History::of_servers_apart(APART);
+    home.history = History::of_servers(APART, longest_fault());
     let path = home.path("data").display().to_string();
     let mut shared = String::from(store);
     write!(shared, "\nlease = '{}s'\ncache = '{path}'", lease()).unwrap();

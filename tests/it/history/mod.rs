@@ -129,12 +129,13 @@ pub(crate) struct Seen {
 impl History {
     /// Of streams over sockets.
     pub(crate) fn over_sockets() -> Self {
-        Self::of_servers_apart(Duration::ZERO)
+        Self::of_servers(Duration::ZERO, Duration::ZERO)
     }
 
-    /// The same of servers that may differ by `apart` in what they say of one token's end.
-    pub(crate) fn of_servers_apart(apart: Duration) -> Self {
-        Self::new(WAY, apart)
+    /// The same of servers that may differ by `apart` in what they say of one token's end, and are stopped for up to
+    /// `standstill`.
+    pub(crate) fn of_servers(apart: Duration, standstill: Duration) -> Self {
+        Self::new(WAY + standstill, apart)
     }
 
     /// Of streams without a transport, on a paused clock.
