@@ -132,7 +132,7 @@ async fn over_tls_and_with_a_password_etcd_keeps_the_contract() {
         let etcd = config::Etcd {
             endpoints: vec![endpoint.clone()],
             prefix: "/contract/".into(),
-            user: Some(("root".into(), password.clone())),
+            user: Some(("tokens".into(), password.clone())),
             tls: tls.clone(),
         };
         config::Store::Etcd(etcd, sharing())
@@ -187,6 +187,7 @@ async fn a_wrong_password_is_sent_to_etcd_once_in_five_seconds() {
     }
 }
 
+/// There is `tokens`, who has nothing but the prefix.
 async fn switch_users_on(endpoint: &str, papers: &Papers) {
     let (ca, cert, key) = papers.paths();
     let read = |path: &str| std::fs::read(path).unwrap();
@@ -197,11 +198,17 @@ async fn switch_users_on(endpoint: &str, papers: &Papers) {
     let mut client = etcd_client::Client::connect([endpoint], Some(options))
         .await
         .unwrap();
-    client
-        .user_add("root", "CANARY-password", None)
-        .await
-        .unwrap();
-    client.user_grant_role("root", "root").await.unwrap();
+    for name in ["root", "tokens"] {
+        let added = client.user_add(name, "CANARY-password", None).await;
+        added.unwrap();
+    }
+    client.role_add("tokens").await.unwrap();
+    let prefix = etcd_client::Permission::read_write("/contract/").with_prefix();
+    let granted = client.role_grant_permission("tokens", prefix).await;
+    granted.unwrap();
+    for name in ["root", "tokens"] {
+        client.user_grant_role(name, name).await.unwrap();
+    }
     client.auth_enable().await.unwrap();
 }
 
