@@ -119,6 +119,7 @@ impl Refresher {
     /// Runs until `stop`. Dropping the publisher on the way out ends every watch. `nudge` makes apps
     /// in trouble try again at once.
     pub async fn run(mut self, stop: CancellationToken, nudge: Arc<Notify>) {
+        self.take_up_what_was_told();
         loop {
             // Here and not in an arm below, so that no flood of events can delay a refresh.
             let now = self.clock.now();
@@ -141,6 +142,18 @@ impl Refresher {
             self.catch_up();
         }
         self.finish().await;
+    }
+
+    /// While the apps were loaded, the store has told of each what was true before it was asked, perhaps, and what was
+    /// true then. Readers of a former life may know more than the first.
+    fn take_up_what_was_told(&mut self) {
+        let mut last = BTreeMap::new();
+        while let Some(seen) = self.changes.as_mut().and_then(|c| c.try_recv().ok()) {
+            last.insert(seen.appid.clone(), seen);
+        }
+        for seen in last.into_values() {
+            self.on_seen(seen);
+        }
     }
 
     /// Takes up what else has happened, from each source in turn. Each round of the loop looks at all apps: if one of

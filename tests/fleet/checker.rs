@@ -161,7 +161,7 @@ impl Troubles {
     }
 
     /// Whether a replica was well all the time, and had been for a while.
-    fn free(&self, replica: usize, from: Instant, to: Instant) -> bool {
+    pub(crate) fn free(&self, replica: usize, from: Instant, to: Instant) -> bool {
         let mut met = self.met(from, to, RECOVERY);
         !met.any(|trouble| trouble.apart.contains(&replica))
     }

@@ -2,7 +2,8 @@
 //! to WeChat, WeChat. Callers never notice.
 //!
 //! Mischief and calm take turns. No token is refused, but for the moment in which a classic one is fetched again
-//! because a fetch before may have been lost; and each such fetch has a fault to explain it.
+//! because a fetch before may have been lost, and for the moment that a replica that is cut off takes to find out that
+//! another one has replaced it. Each fetch that was not planned has a fault to explain it.
 
 use std::{
     env,
@@ -161,8 +162,12 @@ fn judge(accounts: &[Account], mischief: &Mischief, fleet: &Fleet) {
         tell(account, troubles, begin);
         for refusal in account.refusals(begin) {
             println!("  {}", refusal.told);
-            let excused = |at: &Instant| *at <= refusal.from && refusal.to <= *at + MOMENT;
-            let excused = account.app == "classic" && made_up_for.iter().any(excused);
+            let moment = |at: &Instant| *at <= refusal.from && refusal.to <= *at + MOMENT;
+            let made_up_for = made_up_for.iter().any(moment);
+            // Or it could not hear of the others, and had to find out by a look that another one had replaced it.
+            let cut_off = !troubles.free(account.replica, refusal.from, refusal.from);
+            let cut_off = cut_off && refusal.to - refusal.from <= MOMENT;
+            let excused = account.app == "classic" && (made_up_for || cut_off);
             assert!(excused, "{}\n{}", refusal.told, log());
         }
         let let_down = account.let_down_in_calm(troubles, recovery());

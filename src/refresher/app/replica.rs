@@ -16,10 +16,7 @@ use super::{App, Event, relay::Asked};
 use crate::{
     clock::Clock,
     domain::{AppName, Generation, Mode, Moment, Now, Record, Remedy, Trouble, slot::Reach},
-    store::{
-        Store as _,
-        shared::{Holder, Request, Seen, Shared},
-    },
+    store::shared::{Holder, Request, Seen, Shared},
     tokens::Publisher,
 };
 
@@ -158,15 +155,19 @@ impl App {
                 return warn!(app = %self.name, error, "the local copy cannot be read");
             }
         };
-        if reached {
-            let saved = replica.shared.load(appid).await.ok().flatten();
-            if saved.is_some_and(|saved| saved.taken() >= record.taken()) {
-                return;
-            }
+        let saved = if reached {
+            replica.shared.look(appid).await.ok()
+        } else {
+            None
+        };
+        if let Some(Some(saved)) = &saved
+            && saved.taken() >= record.taken()
+        {
+            return;
         }
         info!(app = %self.name, "going on with the local copy");
         self.slot.restored(record, clock.now());
-        replica.follows = reached;
+        replica.follows = saved.is_some();
     }
 
     /// The store tells how the app stands.

@@ -65,7 +65,7 @@ impl Inner {
                     (known.record, known.saved_at) = (version, Some((version, now.boot)));
                     return Ok(());
                 }
-                Posted::Lost | Posted::Changed => self.look(appid).await?,
+                Posted::Lost | Posted::Changed => drop(self.look(appid).await?),
             }
         }
         match self.standing(appid) {
@@ -99,8 +99,8 @@ impl Inner {
         (claim.holder == self.sharing.me).then_some((claim.fence, known.record))
     }
 
-    /// Reads the board of `appid` and tells what is on it.
-    pub(super) async fn look(&self, appid: &str) -> Result<(), StoreError> {
+    /// Reads the board of `appid` and tells what is on it. Returns its record.
+    pub(super) async fn look(&self, appid: &str) -> Result<Option<Record>, StoreError> {
         let turns = self.state().board(appid).turns.clone();
         let _turn = turns.look.lock().await;
         let board = {
@@ -129,11 +129,11 @@ impl Inner {
         let _ = self.seen.send(Seen {
             appid: appid.to_owned(),
             holder,
-            record,
+            record: record.clone(),
             own,
             letters: read_letters(board.letters),
         });
-        Ok(())
+        Ok(record)
     }
 
     pub(super) fn holder(&self, claim: Option<Claim>) -> Holder {

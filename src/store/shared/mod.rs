@@ -216,7 +216,12 @@ impl Shared {
         }
         claimed?;
         inner.state().read_only = false;
-        inner.look(appid).await
+        inner.look(appid).await.map(drop)
+    }
+
+    /// What is saved for `appid` by now. It is told as well, after all that is older.
+    pub async fn look(&self, appid: &str) -> Result<Option<Record>, StoreError> {
+        self.inner.look(appid).await
     }
 
     /// Whether the store can be read, but lets nobody take a claim.

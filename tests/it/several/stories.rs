@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 use wxtokend::{
     domain::{
-        Mode,
+        Mode, Policy,
         report::{Stale, StaleReport},
     },
-    sandbox::{Knobs, Outage, Settings},
+    sandbox::{Knobs, Outage, Pool, Settings},
     tokens::Outcome,
 };
 
@@ -151,5 +151,46 @@ async fn a_leaked_token_is_killed_although_the_one_that_refreshes_dies_between_t
             "{mode:?}: it still works"
         );
         assert_eq!(fleet.mints(&app).len(), 3, "{mode:?}");
+    }
+}
+
+/// What was spent is a part of the record.
+#[tokio::test(start_paused = true)]
+async fn a_day_s_budget_is_the_fleet_s_although_each_replacement_is_made_by_another_replica() {
+    const BUDGET: u32 = 3;
+    let policy = Policy {
+        daily_replacements: BUDGET,
+        probe_every: MINUTE,
+        ..policy(Mode::Classic, HOUR * 10)
+    };
+    let settings = Settings {
+        life: HOUR * 10,
+        overlap: policy.overlap,
+        ..Settings::default()
+    };
+    let mut fleet = Fleet::new(settings, &[("app", policy)], LEASE, 1);
+    fleet.start_all();
+    fleet.everybody_has_a_token().await;
+    let app = fleet.apps[0].clone();
+    for replaced in 1..=BUDGET as usize + 2 {
+        // Young ones are not judged yet, and none is replaced soon after another.
+        sleep(HOUR / 2).await;
+        let tokens = fleet.tokens(0).expect("it runs");
+        if tokens.current(&app.name, Duration::ZERO).await.is_ok() {
+            let at = fleet.at();
+            let appid = &app.account.appid;
+            fleet.model().revoke(at, appid, Pool::Classic);
+        }
+        sleep(HOUR / 2).await;
+        assert_eq!(fleet.mints(&app).len(), 1 + replaced.min(BUDGET as usize));
+        let refreshes = |n: &usize| {
+            let name = format!("replica-{n}-{}", fleet.machines[*n].starts);
+            let claim = fleet.database.claimed_for(&app.account.appid, &name);
+            claim.is_some()
+        };
+        let holder = (0..3).find(refreshes).expect("one refreshes");
+        fleet.kill(holder).await;
+        sleep(LEASE * 2).await;
+        fleet.start(holder);
     }
 }
