@@ -112,7 +112,6 @@ impl Inner {
             let known = state.board(appid);
             let record = board.record.as_ref().map_or(0, |kept| kept.version);
             let written = known.record != record || known.claim != board.claim;
-            known.version = Some(board.version);
             known.record = record;
             known.claim.clone_from(&board.claim);
             state.read_only &= !(written && board.claim.is_some());
@@ -125,6 +124,8 @@ impl Inner {
             self.keep_a_copy(appid, record).await;
         }
         let holder = self.holder(board.claim);
+        // Only now: a look may be given up at any time, and then has told nothing.
+        self.state().board(appid).version = Some(board.version);
         // Nobody listens at the end.
         let _ = self.seen.send(Seen {
             appid: appid.to_owned(),
