@@ -1,20 +1,27 @@
 //! One replica after the other is stopped and started again, perhaps with another configuration.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
-use std::time::Duration;
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, UnixStream},
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 use tonic::transport::Endpoint;
 
 use crate::{
-    engines::Etcd,
+    engines::{Etcd, Redis},
     process::{Home, WeChat, token, token_that},
     replicas::Fleet,
     served::Client,
-    stories::three,
+    stories::{REFRESH, lives_of, three},
 };
 
 /// The pause between two replicas, as an orchestrator makes one.
@@ -59,15 +66,88 @@ async fn while_a_rolling_update_changes_the_mode_no_call_fails_and_all_have_the_
     caller.end_well().await;
 }
 
-async fn update(fleet: &mut Fleet, apps: &[&str]) {
-    for replica in &mut fleet.replicas {
-        replica.drain().await;
-        replica.start().await;
-        for app in apps {
-            token_that(&mut replica.client().await, app, "is there", |_| true).await;
-        }
-        sleep(PAUSE).await;
+/// As programs in Kubernetes call: over one connection to whatever replica a Service gives it, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_never_try_again_notice_no_rolling_update_behind_a_balancer() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::on_redis(&redis, 3, lives_of(12), &["classic"], REFRESH).await;
+    fleet.start().await;
+    fleet.everybody_has("classic", "is there").await;
+    let balancer = Balancer::before(&fleet).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for _ in 0..6 {
+        let channel = Endpoint::from_shared(balancer.url.clone()).unwrap();
+        let client = Client::new(channel.connect_lazy());
+        let (wechat, over) = (Arc::clone(&fleet.wechat), Arc::clone(&over));
+        callers.spawn(async move { call(vec![client], &["classic"], &wechat, &over).await });
     }
+    for n in 0..fleet.replicas.len() {
+        balancer.spare(n);
+        // What its manifest has for it before it is stopped, but shorter.
+        sleep(PAUSE / 4).await;
+        stop_and_start(&mut fleet, n, &["classic"]).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    while let Some(called) = callers.join_next().await {
+        let (calls, failed) = called.unwrap();
+        assert!(
+            calls > 100 && failed == 0,
+            "{failed} of {calls} calls failed"
+        );
+    }
+}
+
+/// Gives each new connection to one replica after the other, but for the one that is to be stopped.
+struct Balancer {
+    url: String,
+    spared: Arc<AtomicUsize>,
+}
+
+impl Balancer {
+    async fn before(fleet: &Fleet) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let socket = |url: &str| url.trim_start_matches("unix://").to_owned();
+        let replicas = fleet.replicas.iter();
+        let sockets: Vec<_> = replicas.map(|r| socket(&r.server().url)).collect();
+        let spared = Arc::new(AtomicUsize::new(usize::MAX));
+        let out = Arc::clone(&spared);
+        tokio::spawn(async move {
+            let mut turn = 0;
+            while let Ok((mut near, _)) = listener.accept().await {
+                turn += 1;
+                if turn % sockets.len() == out.load(Ordering::SeqCst) {
+                    turn += 1;
+                }
+                let mut far = UnixStream::connect(&sockets[turn % sockets.len()])
+                    .await
+                    .unwrap();
+                tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+            }
+        });
+        Self { url, spared }
+    }
+
+    fn spare(&self, n: usize) {
+        self.spared.store(n, Ordering::SeqCst);
+    }
+}
+
+async fn update(fleet: &mut Fleet, apps: &[&str]) {
+    for n in 0..fleet.replicas.len() {
+        stop_and_start(fleet, n, apps).await;
+    }
+}
+
+async fn stop_and_start(fleet: &mut Fleet, n: usize, apps: &[&str]) {
+    let replica = &mut fleet.replicas[n];
+    replica.drain().await;
+    replica.start().await;
+    for app in apps {
+        token_that(&mut replica.client().await, app, "is there", |_| true).await;
+    }
+    sleep(PAUSE).await;
 }
 
 /// Goes to another replica when one is going away, as a load balancer has it.
