@@ -26,9 +26,12 @@ const FIRST_WORD: Duration = Duration::from_secs(15);
 /// Two signs of life that did not come.
 const SILENCE: Duration = Duration::from_secs(70);
 
-/// The first pause; it doubles up to the longest, but not beyond half of what is left to keep the token.
+/// The first pause; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A longer pause takes half of what is left to keep the token, or to live, at most.
+const HURRIED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The way to the owner.
 type Tell = mpsc::Sender<(AppName, News)>;
@@ -184,7 +187,7 @@ impl Follower {
         let left = self.spans.into_iter();
         let left = left.filter_map(|span| span.checked_sub(past).filter(|left| !left.is_zero()));
         let half = left.min().map_or(LONGEST_PAUSE, |left| left / 2);
-        half.clamp(FIRST_PAUSE, LONGEST_PAUSE)
+        half.clamp(HURRIED_PAUSE, LONGEST_PAUSE)
     }
 
     fn follows(&mut self, address: &str) {
@@ -262,7 +265,7 @@ mod tests {
         for (at, expected) in [
             (0, 10_000),
             (14, 5_000),
-            (23, 500),
+            (23, 1_000),
             (24, 8_000),
             (38, 1_000),
             (40, 10_000),

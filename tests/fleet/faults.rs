@@ -25,7 +25,7 @@ use crate::{
     engines::{Etcd, Redis},
     mischief::{Fault, Mischief, Store},
     process::{WeChat, secret_of, since_epoch},
-    replicas::{Fleet, Replica, lease},
+    replicas::{Fleet, Replica, lease, longest_fault},
 };
 
 const APPS: [&str; 2] = ["classic", "stable"];
@@ -49,6 +49,9 @@ const UNDER_WAY: Duration = Duration::from_secs(3);
 fn recovery() -> Duration {
     Duration::from_secs(lease()) + OVERLAP + Duration::from_secs(2)
 }
+
+/// So many calls of one caller may take too long while nothing is wrong.
+const FEW: usize = 10;
 
 /// Figures of less time say nothing.
 const LONG: Duration = Duration::from_mins(10);
@@ -83,6 +86,7 @@ async fn live_through_faults(mut fleet: Fleet, mut store: Store) {
     let seed = env::var("WXTOKEND_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     fastrand::seed(seed);
     println!("seed {seed}");
+    fleet.stand_still_for(longest_fault());
     fleet.start().await;
     for app in APPS {
         fleet.everybody_has(app, "is there").await;
@@ -170,14 +174,11 @@ fn judge(accounts: &[Account], mischief: &Mischief, fleet: &Fleet) {
             let excused = account.app == "classic" && (made_up_for || cut_off);
             assert!(excused, "{}\n{}", refusal.told, log());
         }
+        // A machine that is busy with all of this keeps a call waiting now and then.
         let let_down = account.let_down_in_calm(troubles, recovery());
-        assert!(
-            let_down.is_empty(),
-            "{:?} after {:?}\n{}",
-            let_down[0].1,
-            let_down[0].0 - begin,
-            log()
-        );
+        let none = |(_, why): &&(Instant, String)| why.starts_with("there is no valid token");
+        let well = let_down.len() <= FEW && !let_down.iter().copied().any(|d| none(&d));
+        assert!(well, "{let_down:?}\n{}", log());
         let (wrong, well) = account.p99(troubles);
         let unmoved = wrong <= well * 2 || elapsed < LONG;
         assert!(unmoved, "{wrong:?} instead of {well:?}");
@@ -240,24 +241,31 @@ fn made_up_for(
     let planned = (life() / 2).saturating_sub(Duration::from_secs(1));
     let mut early = Vec::new();
     for pair in mints.windows(2).filter(|pair| pair[1] - pair[0] < planned) {
-        // The answer of the first was lost, or what it said; or whoever asked for the second was held up before.
-        let lost = troubles
-            .met(pair[0], pair[0] + UNDER_WAY, Duration::ZERO)
-            .next();
+        // The answer of the first was lost, or what it said. Then nobody fetches before the overlap is over.
+        let mut lost = troubles.met(pair[0], pair[0] + UNDER_WAY, Duration::ZERO);
+        let lost = pair[1] - pair[0] + UNDER_WAY >= OVERLAP && lost.next().is_some();
+        // Or whoever asked for one of them was held up before.
         let held_up = |fault| {
             matches!(
                 fault,
                 Fault::Stop(_) | Fault::CutFromWeChat(_) | Fault::WeChatDown
             )
         };
-        let mut late = troubles.met(pair[1], pair[1], UNDER_WAY);
-        if lost.is_none() && !late.any(|trouble| held_up(trouble.fault)) {
+        let mut late = troubles.met(pair[1], pair[1], OVERLAP + UNDER_WAY);
+        if !lost && !late.any(|trouble| held_up(trouble.fault)) {
             let (one, other) = (pair[0] - begin, pair[1] - begin);
             return Err(format!(
-                "tokens were made after {one:?} and {other:?}, and nothing was wrong"
+                "tokens were made after {one:?} and {other:?}, and nothing explains that"
             ));
         }
         early.push(pair[1]);
+    }
+    let faults = troubles.count();
+    if early.len() > faults {
+        return Err(format!(
+            "{} tokens were made up for after {faults} faults",
+            early.len()
+        ));
     }
     Ok(early)
 }

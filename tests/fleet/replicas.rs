@@ -160,6 +160,13 @@ impl Fleet {
         Self { wechat, replicas }
     }
 
+    /// They are going to be stopped for up to `span`.
+    pub(crate) fn stand_still_for(&mut self, span: Duration) {
+        for replica in &mut self.replicas {
+            replica.home.history = History::of_servers(APART, span);
+        }
+    }
+
     pub(crate) async fn start(&mut self) {
         for replica in &mut self.replicas {
             replica.start().await;
@@ -214,7 +221,7 @@ async fn replica(
 ) -> Replica {
     let to_wechat = Link::to(wechat.url().replace("http://", "")).await;
     let mut home = Home::new(&to_wechat.url(), refresh, apps).on_unix();
-    home.history = History::of_servers(APART, longest_fault());
+    home.history = History::of_servers(APART, Duration::ZERO);
     let path = home.path("data").display().to_string();
     let mut shared = String::from(store);
     write!(shared, "\nlease = '{}s'\ncache = '{path}'", lease()).unwrap();

@@ -83,7 +83,10 @@ impl Inner {
         if self.state().read_only || self.engine.versions().await.is_err() {
             return;
         }
-        self.state().read_only = true;
+        {
+            let mut state = self.state();
+            (state.read_only, state.why) = (true, Some(error.told().into()));
+        }
         let error = error as &dyn std::error::Error;
         warn!(
             error,
@@ -103,10 +106,8 @@ impl Inner {
     pub(super) async fn look(&self, appid: &str) -> Result<Option<Record>, StoreError> {
         let turns = self.state().board(appid).turns.clone();
         let _turn = turns.look.lock().await;
-        let board = {
-            let _lane = self.lane().await;
-            self.engine.board(appid).await?
-        };
+        let _lane = self.lane().await;
+        let board = self.engine.board(appid).await?;
         {
             let mut state = self.state();
             let known = state.board(appid);
@@ -191,19 +192,22 @@ impl Inner {
             return;
         };
         let turns = self.state().board(appid).turns.clone();
-        let mut last = turns.copy.lock().await;
-        let copied = if let Some(copied) = *last {
-            copied
-        } else {
-            let copy = cache.load(appid).await.ok().flatten();
-            copy.map(|copy| copy.taken()).unwrap_or_default()
+        let keep = async {
+            let mut last = turns.copy.lock().await;
+            let copied = if let Some(copied) = *last {
+                copied
+            } else {
+                let copy = cache.load(appid).await.ok().flatten();
+                copy.map(|copy| copy.taken()).unwrap_or_default()
+            };
+            *last = Some(copied.max(record.taken()));
+            if record.taken() < copied {
+                return Ok(());
+            }
+            cache.save(appid, record).await
         };
-        *last = Some(copied.max(record.taken()));
-        if record.taken() < copied {
-            return;
-        }
         let slow = StoreError::Slow { patience: COPY };
-        let kept = timeout(COPY, cache.save(appid, record)).await;
+        let kept = timeout(COPY, keep).await;
         if let Err(error) = kept.unwrap_or(Err(slow)) {
             info!(appid, %error, "the local copy cannot be written");
         }

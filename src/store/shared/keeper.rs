@@ -24,6 +24,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// So often between two hints a comparison may find what none has told, before the hints are begun anew.
 const SILENT: u32 = 3;
 
+/// What hints are about is read within this.
+const HINTED: Duration = Duration::from_secs(2);
+
 /// Hints beyond this many wait.
 const HINTS: usize = 256;
 
@@ -107,8 +110,8 @@ impl Inner {
                     silent = 0;
                     let boards: BTreeSet<String> = hinted.drain(..).collect();
                     let looks = boards.iter().map(|appid| self.look(appid));
-                    // What cannot be read now is found by the next comparison.
-                    drop(join_all(looks).await);
+                    // What cannot be read now is found by the next comparison, which must not wait for it.
+                    drop(timeout(HINTED, join_all(looks)).await);
                 }
             }
         }
@@ -125,12 +128,11 @@ impl Inner {
                 }
                 let mut state = self.state();
                 // Others cannot tell through it what they do.
-                let moment = if state.read_only {
-                    &mut state.missed
+                if state.read_only {
+                    state.missed = Some(sent);
                 } else {
-                    &mut state.contact
-                };
-                *moment = Some(sent);
+                    (state.contact, state.why) = (Some(sent), None);
+                }
             }
             Err(error) => {
                 let mut state = self.state();
@@ -146,6 +148,7 @@ impl Inner {
 
     async fn read_what_differs(&self, changed: &mut usize) -> Result<(), StoreError> {
         let versions = self.engine.versions().await?;
+        self.state().answered = true;
         let mut different = Vec::new();
         for appid in &self.sharing.apps {
             let version = versions.get(appid).copied().unwrap_or_default();

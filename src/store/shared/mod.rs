@@ -42,7 +42,7 @@ use crate::domain::{Generation, Moment, Record};
 /// Asks of a claim that it lasts for a while are waited for so long.
 const RENEWAL: Duration = Duration::from_secs(2);
 
-/// So many boards are claimed or read at a time.
+/// So many boards are claimed, or read and copied, at a time.
 const LANES: usize = 16;
 
 /// How an app stands in the store.
@@ -98,6 +98,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
+    /// It has answered once.
+    answered: bool,
     /// When the last comparison of versions was sent that was answered.
     contact: Option<Moment>,
     /// When the last comparison of versions was sent that was not answered.
@@ -172,11 +174,13 @@ impl Shared {
         self.inner.sharing.lease
     }
 
-    /// Waits until the store was read once, at most for `patience`. Whether it was.
+    /// Waits until the store was read once, at most for `patience`. Whether it has answered at least: to read very many
+    /// boards takes longer.
     pub async fn wait_for_contact(&self, patience: Duration) -> bool {
         let mut turned = self.inner.turned.subscribe();
         let contact = async { while self.contact().is_none() && turned.changed().await.is_ok() {} };
-        timeout(patience, contact).await.is_ok()
+        let _ = timeout(patience, contact).await;
+        self.inner.state().answered
     }
 
     /// When the store was last known to hold nothing that was not told: `None` before it was reached.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use wxtokend::{
     clock::Clock,
     domain::{Generation, Moment, Now},
@@ -20,7 +20,7 @@ use wxtokend::{
 
 use super::{
     database::Database,
-    links::{Link, State},
+    links::{Link, State, Way},
 };
 use crate::{
     contract::{APP, LEASE, Place, full, keeps_the_contract},
@@ -132,4 +132,41 @@ async fn hints_that_have_fallen_silent_are_begun_anew_and_others_are_not() {
         }
         assert_eq!(database.watches(), watches, "deaf: {deaf}");
     }
+}
+
+/// What reads a board is dropped when hints end, perhaps while a copy of it is written.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_and_could_not_be_told_is_told_by_a_later_comparison() {
+    let (database, disk, clock) = (Database::new(), Arc::new(Disk::default()), clock());
+    let (apps, link) = (|| vec![APP.to_owned()], Arc::<Link>::default());
+    let cache = Some(Arc::clone(&disk) as Arc<dyn Store>);
+    let (way, me) = (Arc::clone(&link), "reader".to_owned());
+    let reader = join(way, &database, me, apps(), clock, cache);
+    let mut changes = reader.changes().unwrap();
+    let me = "holder".to_owned();
+    let holder = join(Arc::default(), &database, me, apps(), clock, None);
+    assert!(holder.wait_for_contact(LEASE).await);
+    holder.claim(APP).await.unwrap();
+    sleep(LEASE / 5).await;
+
+    disk.stuck.store(true, Ordering::SeqCst);
+    holder.save(APP, &full(7, clock.now())).await.unwrap();
+    sleep(LEASE / 50).await;
+    link.set(State {
+        to_store: Way::Closed,
+        ..State::default()
+    });
+    database.scribble("wx-another");
+    sleep(LEASE / 50).await;
+    link.set(State::default());
+    disk.stuck.store(false, Ordering::SeqCst);
+    let told = async {
+        while let Some(seen) = changes.recv().await {
+            let record = seen.record.map(|record| record.generation);
+            if record == Some(Generation(7)) {
+                return;
+            }
+        }
+    };
+    timeout(LEASE, told).await.expect("it is told");
 }
