@@ -88,11 +88,6 @@ impl Replica {
         self.to_store.iter().for_each(Link::mend);
         self.to_wechat.mend();
     }
-
-    /// Whether it refreshes, as it says itself.
-    pub(crate) fn said(&self, words: &str) -> usize {
-        self.server().process.stderr().matches(words).count()
-    }
 }
 
 /// What they share, and they.

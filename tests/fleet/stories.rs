@@ -260,11 +260,14 @@ async fn with_the_store_down_all_go_on_and_a_start_uses_the_local_copy() {
     assert_eq!(fleet.wechat.counts("classic").mints(), 1);
     assert_eq!(fleet.wechat.counts("stable").mints(), 1);
     fleet.replicas.iter().for_each(Replica::mend);
-    until("somebody refreshes again", || {
-        let took = "this replica refreshes the app";
-        fleet.replicas.iter().any(|r| r.said(took) > 2)
-    })
-    .await;
+    // Their claims had ended.
+    let began = Instant::now();
+    for app in ["classic", "stable"] {
+        while !fleet.claimed(&etcd, app).await {
+            assert!(began.elapsed() < PATIENCE, "nobody refreshes {app} again");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
