@@ -94,7 +94,6 @@ async fn claims(fleet: &Fleet, etcd: &Etcd, fit: impl Fn(&[i64]) -> bool) -> Vec
             leases.len(),
             said()
         );
-
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -158,8 +158,7 @@ impl Inner {
                 different.push(self.look(appid));
             }
         }
-        try_join_all(different).await?;
-        Ok(())
+        try_join_all(different).await.map(drop)
     }
 }
 
