@@ -131,6 +131,7 @@ fn alive(tokens: &Tokens) -> View {
         keep_until: now.boot + life / 2,
         keep_at_most: None,
         certain_until: None,
+        doubt: None,
         previous_expires_at: None,
         published_at: now.boot,
         dead: false,

@@ -325,6 +325,7 @@ mod tests {
             let current = Current {
                 keep_at_most: None,
                 certain_until: None,
+                doubt: None,
                 token: Arc::new(token),
                 keep_until: now.boot + life / 2,
                 published_at: now.boot,

@@ -130,6 +130,7 @@ fn current(token: pb::Token, now: Now) -> Option<Current> {
         keep_until,
         keep_at_most: None,
         certain_until: None,
+        doubt: None,
         previous_expires_at,
         published_at: now.boot,
         dead: false,

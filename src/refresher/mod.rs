@@ -136,6 +136,7 @@ impl Refresher {
                 Some(done) = self.events.join_next() => self.on_event(done),
                 Some(seen) = next(&mut self.changes) => self.on_seen(seen),
                 Some(reported) = self.publisher.reports.recv() => self.on_report(reported),
+                apps = self.publisher.doubts.wanted() => self.on_doubts(&apps),
                 () = nudge.notified() => self.on_nudge(),
                 () = sleep(nap) => self.on_time(),
             }
@@ -234,6 +235,15 @@ impl Refresher {
         let now = self.clock.now();
         if let Some(app) = self.apps.get_mut(&reported.app) {
             app.on_report(reported, now);
+        }
+    }
+
+    fn on_doubts(&mut self, apps: &[AppName]) {
+        let now = self.clock.now();
+        for name in apps {
+            if let Some(app) = self.apps.get_mut(name) {
+                app.on_doubt(now, &self.publisher, &mut self.events);
+            }
         }
     }
 

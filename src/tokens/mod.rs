@@ -5,12 +5,14 @@
 //! cannot be cloned, so there is exactly one. The owner is the refresher in a server and the mirror
 //! in a sidecar; readers cannot tell which.
 
+mod doubts;
 mod publisher;
 mod refusal;
 mod view;
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -23,7 +25,9 @@ use tokio::{
     time::timeout,
 };
 
+use self::view::Word;
 pub use self::{
+    doubts::Doubts,
     publisher::Publisher,
     refusal::{Gone, NoToken},
     view::{Current, Issued, View},
@@ -38,6 +42,9 @@ const REPORTS: usize = 1024;
 
 /// The longest a reader waits for the first outcome.
 pub const FIRST_OUTCOME: Duration = Duration::from_secs(10);
+
+/// The longest a reader waits for WeChat's word on a token that may have ended.
+const WORD: Duration = Duration::from_secs(1);
 
 /// The owner's loop counts as stuck if it has not turned for this long.
 const STUCK: Duration = Duration::from_mins(1);
@@ -81,12 +88,14 @@ pub fn channel(
         readers.insert(app.clone(), reader);
         writers.insert(app, writer);
     }
+    let doubts = Arc::new(Doubts::new(readers.keys().cloned()));
     let beat = Arc::new(AtomicI64::new(clock.now().boot.as_millis()));
     let stopping = Arc::new(AtomicBool::new(false));
     let tokens = Tokens {
         names: Arc::new(names),
         readers: Arc::new(readers),
         report,
+        doubts: Arc::clone(&doubts),
         draining: is_draining,
         beat: Arc::clone(&beat),
         stopping: Arc::clone(&stopping),
@@ -98,6 +107,7 @@ pub fn channel(
         beat,
         stopping,
         clock,
+        doubts,
         reports,
     };
     (tokens, publisher)
@@ -109,6 +119,7 @@ pub struct Tokens {
     names: Arc<BTreeMap<String, AppName>>,
     readers: Arc<BTreeMap<AppName, watch::Receiver<View>>>,
     report: mpsc::Sender<Reported>,
+    doubts: Arc<Doubts>,
     draining: watch::Receiver<bool>,
     beat: Arc<AtomicI64>,
     stopping: Arc<AtomicBool>,
@@ -144,19 +155,44 @@ impl Tokens {
         view.answer(self.clock.now())
     }
 
-    /// The token in force. Waits only if nothing at all is known yet, at most for `patience`.
+    /// The token in force. Waits only if nothing at all is known yet, or if the token may have ended and WeChat has
+    /// to say whether it has; at most for `patience`.
     pub async fn current(&self, app: &AppName, patience: Duration) -> Result<Issued, NoToken> {
+        let asked = self.clock.now();
         if let Some(view) = self.readers.get(app).map(watch::Receiver::borrow)
             && view.settled
+            && view.word(asked.boot, asked.boot) == Word::Good
         {
-            return self.answer(&view);
+            return view.answer(asked);
         }
         let mut reader = self.watch(app)?;
-        let patience = patience.min(FIRST_OUTCOME);
-        match timeout(patience, reader.wait_for(|view| view.settled)).await {
-            Ok(Ok(view)) => self.answer(&view),
-            Ok(Err(_)) => Err(NoToken::Draining),
-            Err(_) => Err(View::default().missing(self.clock.now().boot)),
+        let first = reader.wait_for(|view| view.settled);
+        match timeout(patience.min(FIRST_OUTCOME), first).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(NoToken::Draining),
+            Err(_) => return Err(View::default().missing(self.clock.now().boot)),
+        }
+        // Without a word what was certain before stays so.
+        let _ = timeout(patience.min(WORD), self.word(app, &reader, asked.boot)).await;
+        self.answer(&reader.borrow())
+    }
+
+    /// Returns once WeChat has said whether the token of `app` lives, to a question sent at `asked` or little before.
+    async fn word(&self, app: &AppName, reader: &watch::Receiver<View>, asked: Moment) {
+        let Some(known) = self.doubts.known(app) else {
+            return;
+        };
+        loop {
+            let mut news = pin!(known.notified());
+            news.as_mut().enable();
+            let word = reader.borrow().word(asked, self.clock.now().boot);
+            if word != Word::Good {
+                self.doubts.want(app);
+            }
+            if word != Word::Needed {
+                return;
+            }
+            news.await;
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Reported, View};
+use super::{Reported, View, doubts::Doubts};
 use crate::{
     clock::Clock,
     domain::{AppName, Moment},
@@ -24,6 +24,8 @@ pub struct Publisher {
     pub(super) beat: Arc<AtomicI64>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) clock: Clock,
+    /// What readers doubt.
+    pub doubts: Arc<Doubts>,
     /// What readers report.
     pub reports: mpsc::Receiver<Reported>,
 }
@@ -41,6 +43,9 @@ impl Publisher {
             *present = view;
             matters
         });
+        if let Some(known) = self.doubts.known(app) {
+            known.notify_waiters();
+        }
     }
 
     /// The owner's loop turned.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::domain::{Generation, Remedy, Secret, Token, Trouble, report::Stale};
+use crate::domain::{Generation, Remedy, Secret, Token, Trouble, report::Stale, slot::Doubt};
 
 fn shop() -> AppName {
     AppName::parse("shop").unwrap()
@@ -37,6 +37,7 @@ fn alive(now: Now, generation: u64) -> View {
     let current = Current {
         keep_at_most: None,
         certain_until: None,
+        doubt: None,
         token: Arc::new(token),
         keep_until: now.boot + Duration::from_secs(40),
         published_at: now.boot,
@@ -255,4 +256,98 @@ async fn a_token_counts_as_published_when_its_generation_came_and_not_when_more_
     advance(Duration::from_secs(5)).await;
     publisher.publish(&shop(), alive(tokens.now(), 2));
     assert_eq!(seen(), first + Duration::from_secs(10));
+}
+
+/// A token that has been in doubt for ten seconds; the last look at it was sent `ago`, and may be two seconds old.
+fn in_doubt(now: Now, ago: u64) -> View {
+    let mut view = alive(now, 1);
+    if let Some(current) = &mut view.current {
+        current.doubt = Some(Doubt {
+            since: now.boot - Duration::from_secs(10),
+            accepted: Some(now.boot - Duration::from_secs(ago)),
+            age: Duration::from_secs(2),
+        });
+    }
+    view
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_a_token_in_doubt_gets_it_once_wechat_has_accepted_it_again() {
+    const LOOK: Duration = Duration::from_millis(300);
+    let (tokens, publisher) = pair();
+    publisher.publish(&shop(), in_doubt(tokens.now(), 3));
+    for alive in [true, false] {
+        let owner = async {
+            assert_eq!(publisher.doubts.wanted().await, [shop()]);
+            // What does not matter to them wakes nobody for good.
+            publisher.publish(&shop(), in_doubt(tokens.now(), 3));
+            advance(LOOK).await;
+            let mut view = in_doubt(tokens.now(), 0);
+            view.current.as_mut().unwrap().dead = !alive;
+            publisher.publish(&shop(), view);
+        };
+        let asked = Instant::now();
+        let app = shop();
+        let readers = tokio::join!(
+            tokens.current(&app, FIRST_OUTCOME),
+            tokens.current(&app, FIRST_OUTCOME),
+            owner
+        );
+        assert_eq!(asked.elapsed(), LOOK);
+        assert_eq!(readers.0.is_ok(), alive);
+        assert_eq!(readers.1.is_ok(), alive);
+        publisher.publish(&shop(), in_doubt(tokens.now(), 3));
+        let _ = timeout(Duration::ZERO, publisher.doubts.wanted()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_word_that_is_fresh_or_not_to_come_and_an_aging_one_is_renewed() {
+    // When the last look was sent, how long a patient reader waits, and whether the owner hears of it.
+    let table = [
+        (Some(0), Duration::ZERO, false),
+        (Some(1), Duration::ZERO, false),
+        (Some(2), Duration::ZERO, true),
+        (Some(3), WORD, true),
+        (None, WORD, true),
+    ];
+    for (ago, waits, heard) in table {
+        let (tokens, publisher) = pair();
+        let mut view = in_doubt(tokens.now(), ago.unwrap_or_default());
+        if ago.is_none() {
+            view.current
+                .as_mut()
+                .unwrap()
+                .doubt
+                .as_mut()
+                .unwrap()
+                .accepted = None;
+        }
+        publisher.publish(&shop(), view);
+        let asked = Instant::now();
+        let issued = tokens.current(&shop(), FIRST_OUTCOME).await;
+        assert!(issued.is_ok(), "silence stops nobody");
+        assert_eq!(asked.elapsed(), waits, "{ago:?} s ago");
+        let wanted = timeout(Duration::ZERO, publisher.doubts.wanted()).await;
+        assert_eq!(wanted.is_ok(), heard, "{ago:?} s ago");
+
+        let asked = Instant::now();
+        let hurried = tokens.current(&shop(), Duration::ZERO).await;
+        assert!(hurried.is_ok() && asked.elapsed() == Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stood_still_asks_what_is_known_before_it_refuses() {
+    let (tokens, publisher) = pair();
+    let mut view = alive(tokens.now(), 1);
+    view.current.as_mut().unwrap().certain_until = Some(tokens.now().boot);
+    publisher.publish(&shop(), view);
+    let owner = async {
+        assert_eq!(publisher.doubts.wanted().await, [shop()]);
+        publisher.publish(&shop(), alive(tokens.now(), 1));
+    };
+    let app = shop();
+    let (issued, ()) = tokio::join!(tokens.current(&app, FIRST_OUTCOME), owner);
+    assert!(issued.is_ok());
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::refusal::{Gone, NoToken};
-use crate::domain::{Moment, Now, Token, Trouble, budget::Allowance};
+use crate::domain::{Moment, Now, Token, Trouble, budget::Allowance, slot::Doubt};
 
 /// The advice to a caller when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ pub struct Current {
     /// and that cannot be known at the moment. The clock alone decides, so that a server that stood still
     /// hands out nothing old when it goes on.
     pub certain_until: Option<Moment>,
+    /// What is needed before it is handed out, when nothing was heard of another server for long.
+    pub doubt: Option<Doubt>,
     /// Until when the token that it replaced works.
     pub previous_expires_at: Option<Moment>,
     /// When readers could see it first. The publisher sets it.
@@ -58,6 +60,35 @@ impl Current {
     fn uncertain(&self, now: Moment) -> bool {
         self.certain_until.is_some_and(|until| until <= now)
     }
+
+    fn word(&self, asked: Moment, now: Moment) -> Word {
+        if self.dead {
+            return Word::Good;
+        }
+        // This server stood still, perhaps, and hears of the others in a moment.
+        if self.uncertain(now) {
+            return Word::Needed;
+        }
+        let Some(doubt) = self.doubt.filter(|doubt| doubt.since <= now) else {
+            return Word::Good;
+        };
+        match doubt.accepted {
+            Some(at) if at + doubt.age / 2 >= asked => Word::Good,
+            Some(at) if at + doubt.age >= asked => Word::Aging,
+            _ => Word::Needed,
+        }
+    }
+}
+
+/// What is known of a token that may have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// WeChat accepted it lately, or no word of it matters.
+    Good,
+    /// WeChat's word should be renewed.
+    Aging,
+    /// It may have ended since.
+    Needed,
 }
 
 impl View {
@@ -87,6 +118,12 @@ impl View {
             current.published_at = seen.map_or(now, |seen| seen.published_at);
         }
         self
+    }
+
+    /// What WeChat's last word on the token is worth to a reader who asked at `asked`.
+    pub(super) fn word(&self, asked: Moment, now: Moment) -> Word {
+        let current = self.current.as_ref();
+        current.map_or(Word::Good, |current| current.word(asked, now))
     }
 
     pub(super) fn answer(&self, now: Now) -> Result<Issued, NoToken> {

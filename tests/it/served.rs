@@ -134,6 +134,7 @@ pub(crate) fn alive(tokens: &Tokens, generation: u64, life: Duration) -> View {
         published_at: now.boot,
         keep_at_most: None,
         certain_until: None,
+        doubt: None,
         token: Arc::new(token),
         keep_until: now.boot + life / 2,
         previous_expires_at: Some(now.boot + Duration::from_mins(5)),

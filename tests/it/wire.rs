@@ -14,7 +14,7 @@ use wxtokend::{
 };
 
 /// The way to WeChat and back takes this long.
-const WAY: Duration = Duration::from_millis(20);
+pub(crate) const WAY: Duration = Duration::from_millis(20);
 
 /// The longest a look may take.
 const LOOK: Duration = Duration::from_secs(5);

@@ -1,12 +1,12 @@
-//! A look came back.
+//! A look is due, or came back.
 
-use std::{mem::take, time::Duration};
+use std::{mem::take, sync::Arc, time::Duration};
 
 use super::{
-    Held, Looked, Reach, Slot, Suspect,
+    Held, Looked, Slot, Suspect,
     looks::{AT_THE_DEAD, Proof},
 };
-use crate::domain::{Generation, Now, Remedy, Sight};
+use crate::domain::{Generation, Now, Remedy, Sight, Token};
 
 impl Held {
     /// What this replica's own looks say counts here until they say something else.
@@ -20,6 +20,22 @@ impl Held {
 }
 
 impl Slot {
+    /// The token to look at, if that is due.
+    pub fn due_look(&mut self, now: Now) -> Option<Arc<Token>> {
+        let due = self.looks.due.filter(|_| self.may_look(now))?;
+        if due > now.boot {
+            return None;
+        }
+        let held = self.held.as_ref()?;
+        self.looks.sent(held.dead, now.boot);
+        Some(Arc::clone(&held.token))
+    }
+
+    pub(super) fn may_look(&self, now: Now) -> bool {
+        let idle = self.fetch.is_none() && !self.looks.flying;
+        idle && self.looks_are_ours(now) && self.living(now).is_some()
+    }
+
     /// A look at the token of `generation` came back.
     pub fn looked(&mut self, generation: Generation, sight: Sight, now: Now, roll: f64) -> Looked {
         let Some(held) = self
@@ -78,18 +94,12 @@ impl Slot {
         }
     }
 
-    /// Whether another replica may have ended the token, and this one cannot know.
-    fn is_doubted(&self, now: Now) -> bool {
-        let others = matches!(self.reach, Reach::Following | Reach::CutOff { .. });
-        others && self.doubtful_since().is_some() && self.looks_are_ours(now)
-    }
-
     /// While another replica may have ended the token, one refusal is enough: nothing is done about it
     /// but not to hand it out.
     fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, now: Now) -> Proof {
         if sight != Sight::Refused {
             // Between two of them it may die: nobody else would tell.
-            self.looks.want_if_allowed(now.boot + self.doubt());
+            self.looks.want_if_allowed(now.boot + self.pause_in_doubt());
             return proof;
         }
         self.looks.drop_proof();

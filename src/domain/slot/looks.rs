@@ -29,10 +29,14 @@ pub(super) struct Looks {
     pub(super) due: Option<Moment>,
     /// Whether one is under way.
     pub(super) flying: bool,
+    /// When the last one was sent.
+    sent_at: Option<Moment>,
     /// When the first look of the present or last proof was sent.
     pub(super) began: Option<Moment>,
     /// When WeChat last accepted the token.
     pub(super) alive_at: Option<Moment>,
+    /// When it was asked then.
+    pub(super) accepted: Option<Moment>,
     /// When a look last ended without a verdict, and why.
     pub(super) blur: Option<(Moment, Blur)>,
     /// Refusals of the present proof.
@@ -106,7 +110,7 @@ impl Looks {
 
     /// A look is sent; one at a token that is proven `dead` is no part of a proof.
     pub(super) fn sent(&mut self, dead: bool, now: Moment) {
-        (self.flying, self.due) = (true, None);
+        (self.flying, self.sent_at, self.due) = (true, Some(now), None);
         if self.refused == 0 && !dead {
             self.began = Some(now);
         }
@@ -132,6 +136,7 @@ impl Looks {
             Sight::Alive => {
                 self.refused = 0;
                 (self.alive_at, self.blur) = (Some(now), None);
+                self.accepted = self.sent_at;
                 Proof::Alive
             }
             Sight::Refused if dead => Proof::None,
@@ -148,7 +153,7 @@ impl Looks {
             return Proof::Pending;
         }
         self.refused = 0;
-        self.alive_at = None;
+        (self.alive_at, self.accepted) = (None, None);
         self.want(now + AT_THE_DEAD);
         Proof::Dead
     }

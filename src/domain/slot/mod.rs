@@ -14,6 +14,7 @@
 //! | `Healthy` | – | as planned |
 
 mod ability;
+mod doubt;
 mod leak;
 mod looked;
 mod looks;
@@ -29,6 +30,7 @@ mod suspect;
 use std::{sync::Arc, time::Duration};
 
 use ability::Ability;
+pub use doubt::Doubt;
 use leak::{Before, Drill};
 use looks::Looks;
 pub use reach::Reach;
@@ -191,18 +193,7 @@ impl Slot {
         if self.ask_at(now).is_some_and(|at| at <= now.boot) {
             return Some(Start::Ask(self.start_ask(now)));
         }
-        let due = self.looks.due.filter(|_| self.may_look(now))?;
-        if due > now.boot {
-            return None;
-        }
-        let held = self.held.as_ref()?;
-        self.looks.sent(held.dead, now.boot);
-        Some(Start::Look(Arc::clone(&held.token)))
-    }
-
-    fn may_look(&self, now: Now) -> bool {
-        let idle = self.fetch.is_none() && !self.looks.flying;
-        idle && self.looks_are_ours(now) && self.living(now).is_some()
+        self.due_look(now).map(Start::Look)
     }
 
     fn condition(&self, now: Now) -> Condition {

@@ -1,16 +1,10 @@
 //! How far one of several replicas may go by itself, and how long it can trust what it holds.
 
-use std::time::Duration;
-
 use super::{Condition, Slot};
 use crate::domain::{Generation, Mode, Moment, Now};
 
 /// So many numbers are left to replicas that are cut off: theirs must not be those of other tokens.
 const ROOM: u64 = 1000;
-
-/// From the end of a replica's claim until another has asked WeChat in its place, at most: the claim is found
-/// free, left for a moment to whoever went on alone, and the fetch is noted.
-const SUCCESSION: Duration = Duration::from_secs(3);
 
 /// What this replica may do about an app, as the claims and the store are at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +51,7 @@ impl Slot {
             }
             // Not as seldom as what is planned for a token that nobody else may have ended.
             Some(begin) if self.looks.due.is_some() => {
-                let soon = now.boot + self.doubt();
+                let soon = now.boot + self.pause_in_doubt();
                 self.looks.want_if_allowed(begin.max(soon));
             }
             Some(begin) => self.looks.want(begin.max(now.boot)),
@@ -68,82 +62,6 @@ impl Slot {
     /// Whether this replica refreshes what others hand out too.
     pub(super) fn is_shared(&self) -> bool {
         self.reach == Reach::Everything && self.contact.is_some()
-    }
-
-    /// From when on this replica looks at the token because another one may have ended it.
-    ///
-    /// While nothing is heard that begins as soon as another one may have replaced it: WeChat ends a token
-    /// at once if two are made after it, as happens when the answer of the first is lost.
-    fn watchful_since(&self) -> Option<Moment> {
-        let doubtful = self.doubtful_since()?;
-        let ahead = match self.reach {
-            Reach::CutOff { .. } => self.policy.overlap,
-            _ => self.lead(),
-        };
-        Some(doubtful - ahead)
-    }
-
-    /// Until when it is certain that no other replica has ended the token; `None` if that is no question.
-    pub(super) fn doubtful_since(&self) -> Option<Moment> {
-        let contact = self.contact?;
-        let soonest = match (self.policy.mode, self.reach) {
-            (Mode::Stable, _) => return None,
-            (Mode::Classic, Reach::Everything) => contact,
-            _ => match self.suspect {
-                Some(suspect) => suspect.since,
-                // Nobody replaces it before the plan, unless to all others its outcome is open.
-                None if self.is_known() => contact.max(self.planned),
-                None => contact.max(self.born()),
-            },
-        };
-        Some(soonest + self.policy.overlap)
-    }
-
-    fn born(&self) -> Moment {
-        let held = self.held.as_ref();
-        held.map_or(Moment::default(), |held| held.token.asked_at)
-    }
-
-    /// Whether other replicas know the token, as far as this one can tell.
-    fn is_known(&self) -> bool {
-        self.held_generation() <= self.known
-    }
-
-    /// From when on it shows that nobody else refreshes if the token works, as it would not if it had been
-    /// replaced when that was due.
-    fn alone_since(&self) -> Option<Moment> {
-        let doubtful = self.doubtful_since()?;
-        let overlap = self.policy.overlap;
-        let due = if self.suspect.is_some() || self.is_known() {
-            doubtful
-        } else {
-            // Others wait until their outcome is not open any more.
-            doubtful.max(self.planned) + overlap
-        };
-        Some(due + SUCCESSION + self.policy.timeout)
-    }
-
-    /// Until when the token can be handed out without a doubt, if nothing is heard from now on.
-    ///
-    /// WeChat's word counts too, and so does its silence: whoever cannot reach anybody goes on.
-    pub fn certain_until(&self) -> Option<Moment> {
-        let since = self.doubtful_since()?;
-        let asked = self.fetch.as_ref().filter(|fetch| fetch.reserved.is_some());
-        let own = asked.map_or(since, |fetch| fetch.begun + self.policy.overlap);
-        let heard = self.looks.heard_at();
-        let heard = heard.filter(|at| *at >= since - self.lead());
-        let trusted = heard.map(|at| at + self.doubt() * 2 + self.policy.timeout);
-        Some(trusted.map_or(since.min(own), |until| until.max(since.min(own))))
-    }
-
-    /// The pause between two looks at a token that another replica may have ended.
-    pub(super) fn doubt(&self) -> Duration {
-        (self.policy.overlap / 60).max(self.policy.floor)
-    }
-
-    /// Looks begin so long before there is a doubt, so that there is an answer by then.
-    fn lead(&self) -> Duration {
-        (self.doubt() + self.policy.timeout).min(self.policy.overlap / 2)
     }
 
     /// Whether looks are this replica's to make.

@@ -1,14 +1,15 @@
 //! A look came back, or nobody wants it any more.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::{App, Event};
 use crate::{
-    domain::{AppName, Generation, Now, Sight, slot::Looked},
+    domain::{AppName, Generation, Now, Sight, Token, slot::Looked},
     store::shared::Request,
+    tokens::Publisher,
 };
 
 /// The pause between two reports that WeChat refuses a token to this replica.
@@ -22,6 +23,33 @@ impl App {
         {
             look.abort();
         }
+    }
+
+    /// Readers wait for WeChat's word on the token, or for what makes it needless.
+    pub(in crate::refresher) fn on_doubt(
+        &mut self,
+        now: Now,
+        publisher: &Publisher,
+        events: &mut JoinSet<(AppName, Event)>,
+    ) {
+        self.keep_within_reach(now, events);
+        if !self.slot.doubted(now) {
+            return self.show(now, publisher);
+        }
+        // A save that takes long, as there is no store, keeps nobody waiting.
+        let writes = self.saving.under_way && !self.refreshes();
+        if writes && let Some(token) = self.slot.due_look(now) {
+            self.start_look(token, events);
+        }
+    }
+
+    pub(super) fn start_look(&mut self, token: Arc<Token>, events: &mut JoinSet<(AppName, Event)>) {
+        let (name, upstream) = (self.name.clone(), Arc::clone(&self.adapters.upstream));
+        let look = events.spawn(async move {
+            let sight = upstream.look(&token.value).await;
+            (name, Event::Looked(token.generation, sight))
+        });
+        self.look = Some(look);
     }
 
     pub(super) fn on_looked(

@@ -140,6 +140,7 @@ impl App {
             keep_until: slot.keep_until(now).unwrap_or(token.expires_at),
             keep_at_most: slot.keep_at_most(),
             certain_until: slot.certain_until(),
+            doubt: slot.doubt(),
             published_at: now.boot,
             previous_expires_at: slot.previous_expires_at(),
             dead: slot.dead() || slot.certain_until().is_some_and(|until| until <= now.boot),
@@ -207,9 +208,9 @@ impl App {
             return;
         }
         while let Some(start) = self.slot.woke(now) {
-            let (name, adapters) = (self.name.clone(), self.adapters.clone());
             match start {
                 Start::Ask(errand) => {
+                    let (name, adapters) = (self.name.clone(), self.adapters.clone());
                     self.fetching = true;
                     self.drop_a_useless_look();
                     let claimed = self.refreshes();
@@ -221,13 +222,7 @@ impl App {
                         (name, Event::Obtained(Box::new(obtained)))
                     });
                 }
-                Start::Look(token) => {
-                    let look = events.spawn(async move {
-                        let sight = adapters.upstream.look(&token.value).await;
-                        (name, Event::Looked(token.generation, sight))
-                    });
-                    self.look = Some(look);
-                }
+                Start::Look(token) => self.start_look(token, events),
             }
         }
     }

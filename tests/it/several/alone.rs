@@ -9,6 +9,7 @@ use wxtokend::{
 };
 
 use super::{Fleet, LEASE, links::Way, policy, way::Fetch};
+use crate::wire::WAY;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -177,6 +178,77 @@ async fn a_store_that_can_only_be_read_is_as_good_as_none() {
         }
         sleep(MINUTE * 2).await;
         all_have_the_same(&fleet).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gets_a_token_that_was_replaced_from_a_replica_that_is_cut_off() {
+    let mut fleet = Fleet::usual(Mode::Classic);
+    fleet.start_all();
+    fleet.everybody_has_a_token().await;
+    let old = fleet.token(1).await;
+    sleep(MINUTE * 50).await;
+    fleet.set(1, |state| state.to_store = Way::Silent);
+    let app = fleet.apps[0].clone();
+    let mut patience = 60 * 15;
+    while fleet.mints(&app).len() == 1 {
+        sleep(MINUTE / 60).await;
+        patience -= 1;
+        assert!(patience > 0, "the others replace it");
+    }
+    let death = fleet.mints(&app)[1] + app.policy.overlap;
+    sleep(death.saturating_sub(fleet.at() + MINUTE / 6)).await;
+    assert!(fleet.alive(&app, &old.value));
+    let tokens = fleet.tokens(1).expect("it runs");
+    let mut answers = 0;
+    while fleet.at() < death + MINUTE {
+        if let Ok(issued) = tokens.current(&app.name, MINUTE).await {
+            // It may die while the answer is under way.
+            let late = fleet.at().saturating_sub(death);
+            assert!(late <= WAY, "dead for {late:?}");
+            assert_eq!(issued.token.value, old.value);
+            answers += 1;
+        }
+        sleep(MINUTE / 3000).await;
+    }
+    assert!(answers > 100, "{answers} answers");
+    assert!(!fleet.alive(&app, &old.value));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_lives_on_is_handed_out_all_the_time_without_many_looks() {
+    const LATENCY: Duration = Duration::from_millis(50);
+    let mut fleet = Fleet::usual(Mode::Classic);
+    fleet.start_all();
+    fleet.everybody_has_a_token().await;
+    fleet.turn(&Knobs {
+        latency: Some(LATENCY),
+        ..Knobs::default()
+    });
+    sleep(MINUTE * 50).await;
+    for n in 0..3 {
+        fleet.set(n, |state| state.to_store = Way::Silent);
+    }
+    let app = fleet.apps[0].clone();
+    let looks = || {
+        let model = fleet.model();
+        let account = model.account(&app.account.appid).expect("it exists");
+        account.counts().looks
+    };
+    // The plan is over in ten minutes at the latest, and so is its overlap in another five.
+    for _ in 0..25 {
+        let before = looks();
+        let tokens = fleet.tokens(1).expect("it runs");
+        let end = Instant::now() + MINUTE;
+        while Instant::now() < end {
+            let asked = Instant::now();
+            let issued = tokens.current(&app.name, MINUTE).await;
+            issued.expect("it works");
+            assert!(asked.elapsed() <= LATENCY * 2, "{:?}", asked.elapsed());
+            sleep(MINUTE / 3000).await;
+        }
+        let asked = looks() - before;
+        assert!(asked < 400, "{asked} looks in a minute");
     }
 }
 

@@ -39,6 +39,7 @@ async fn linkerd2_3980_a_wrong_wall_clock_neither_ends_nor_prolongs_a_life() {
             keep_until: boot + life,
             keep_at_most: None,
             certain_until: None,
+            doubt: None,
             previous_expires_at: None,
             published_at: boot,
             dead: false,

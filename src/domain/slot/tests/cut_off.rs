@@ -106,6 +106,88 @@ fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
     }
 }
 
+/// A follower that heard of nobody until the token may have ended, and its contact.
+fn in_doubt(reach: Reach) -> (Story, Moment) {
+    let mut story = follower();
+    let contact = story.now.boot;
+    story.wait(story.certain().unwrap());
+    story.reach(reach, contact);
+    (story, contact)
+}
+
+/// So old a look may be that a reader relies on.
+fn age(story: &Story) -> Option<Duration> {
+    let doubt = story.slot.doubt()?;
+    let begun = doubt.since <= story.now.boot;
+    begun.then_some(doubt.age)
+}
+
+#[test]
+fn when_another_replica_was_due_a_reader_needs_a_look_of_its_own_and_later_a_fresh_one() {
+    let (mut story, contact) = in_doubt(BLIND);
+    let mut ages = Vec::new();
+    for _ in 0..20 {
+        assert!(story.slot.doubted(story.now));
+        let sent = story.now.boot;
+        story.expect_look();
+        story.see(Sight::Alive);
+        let doubt = story.slot.doubt().unwrap();
+        assert_eq!(doubt.accepted, Some(sent));
+        ages.push(age(&story).unwrap());
+        story.wait(secs(1));
+        story.reach(BLIND, contact);
+    }
+    // The successor has three seconds and a time-out to ask WeChat.
+    let due = 3 + story.slot.policy.timeout.as_secs() as usize;
+    let (own, fresh) = ages.split_at(due);
+    assert_eq!(own, vec![Duration::ZERO; due]);
+    assert_eq!(fresh, vec![secs(1); 20 - due]);
+}
+
+#[test]
+fn no_reader_waits_for_a_look_that_tells_nothing_or_is_not_to_be_made() {
+    let soon = |story: &mut Story| story.wait(secs(5));
+    type Change = fn(&mut Story);
+    let table: [(&str, bool, Change); 5] = [
+        ("nothing else", true, |_| {}),
+        ("WeChat cannot be asked", false, |story| {
+            story.expect_look();
+            story.see(Sight::Unreachable);
+        }),
+        ("WeChat refuses it", false, |story| {
+            story.expect_look();
+            story.see(Sight::Refused);
+        }),
+        ("there were too many looks", false, |story| {
+            story.expect_look();
+            story.see(Sight::NoVerdict { errcode: 45009 });
+        }),
+        ("the others are heard of", false, |story| {
+            story.reach(Reach::Following, story.now.boot);
+        }),
+    ];
+    for (what, waits, change) in table {
+        let (mut story, _) = in_doubt(BLIND);
+        change(&mut story);
+        soon(&mut story);
+        assert_eq!(story.slot.doubted(story.now), waits, "{what}");
+        assert_eq!(age(&story).is_some() && !story.slot.dead(), waits, "{what}");
+    }
+}
+
+#[test]
+fn whoever_went_on_alone_needs_a_fresh_look_as_nobody_is_due_to_replace_its_token() {
+    let mut story = follower();
+    let contact = story.now.boot;
+    asks_alone(&mut story, NAMED, contact).expect("it asks");
+    assert_eq!(age(&story), None, "it is being replaced");
+    story.rotate();
+    assert_eq!(age(&story), None, "nobody else can have replaced it yet");
+    story.wait(story.slot.policy.overlap);
+    story.reach(NAMED, contact);
+    assert_eq!(age(&story), Some(secs(1)));
+}
+
 #[test]
 fn only_the_replica_that_refreshed_last_fetches_when_it_is_plain_that_nobody_else_does() {
     for (reach, fetches) in [(NAMED, true), (BLIND, false)] {
