@@ -56,11 +56,12 @@ impl Slot {
         self.may_look(now) || self.looks.flying
     }
 
-    /// Whether the token has ended by now if another replica replaced it when that was due. If it works for
-    /// longer, it probably goes on to.
+    /// Whether the token ends about now if another replica replaced it when that was due, or had to wait for the end of
+    /// a claim before. If it works for longer, it probably goes on to.
     fn is_about_to_end(&self) -> bool {
         let due = self.suspect.is_some() || self.is_known();
-        due && self.looks.accepted < self.alone_since()
+        let claim = self.policy.overlap / 5;
+        due && self.looks.accepted < self.alone_since().map(|at| at + claim)
     }
 
     /// Whether another replica may have ended the token, and this one cannot know.

@@ -183,36 +183,41 @@ async fn a_store_that_can_only_be_read_is_as_good_as_none() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_gets_a_token_that_was_replaced_from_a_replica_that_is_cut_off() {
-    let mut fleet = Fleet::usual(Mode::Classic);
-    fleet.start_all();
-    fleet.everybody_has_a_token().await;
-    let old = fleet.token(1).await;
-    sleep(MINUTE * 50).await;
-    fleet.set(1, |state| state.to_store = Way::Silent);
-    let app = fleet.apps[0].clone();
-    let mut patience = 60 * 15;
-    while fleet.mints(&app).len() == 1 {
-        sleep(MINUTE / 60).await;
-        patience -= 1;
-        assert!(patience > 0, "the others replace it");
-    }
-    let death = fleet.mints(&app)[1] + app.policy.overlap;
-    sleep(death.saturating_sub(fleet.at() + MINUTE / 6)).await;
-    assert!(fleet.alive(&app, &old.value));
-    let tokens = fleet.tokens(1).expect("it runs");
-    let mut answers = 0;
-    while fleet.at() < death + MINUTE {
-        if let Ok(issued) = tokens.current(&app.name, MINUTE).await {
-            // It may die while the answer is under way.
-            let late = fleet.at().saturating_sub(death);
-            assert!(late <= WAY, "dead for {late:?}");
-            assert_eq!(issued.token.value, old.value);
-            answers += 1;
+    for killed in [false, true] {
+        let mut fleet = Fleet::usual(Mode::Classic);
+        fleet.start(FIRST);
+        fleet.everybody_has_a_token().await;
+        fleet.start(0);
+        fleet.start(1);
+        let old = fleet.token(1).await;
+        sleep(MINUTE * 50).await;
+        fleet.set(1, |state| state.to_store = Way::Silent);
+        sleep(fleet.planned_in(FIRST).saturating_sub(MINUTE / 20)).await;
+        if killed {
+            // The successor has to wait for the end of its claim.
+            fleet.kill(FIRST).await;
         }
-        sleep(MINUTE / 3000).await;
+        let app = fleet.apps[0].clone();
+        sleep(MINUTE * 4).await;
+        let mints = fleet.mints(&app);
+        assert_eq!(mints.len(), 2, "the others replace it");
+        let death = mints[1] + app.policy.overlap;
+        assert!(fleet.at() < death);
+
+        let tokens = fleet.tokens(1).expect("it runs");
+        let mut answers = 0;
+        while fleet.at() < death + MINUTE {
+            if let Ok(issued) = tokens.current(&app.name, MINUTE).await {
+                // It may die while the answer is under way.
+                let late = fleet.at().saturating_sub(death);
+                assert!(late <= WAY, "killed: {killed}, dead for {late:?}");
+                assert_eq!(issued.token.value, old.value);
+                answers += 1;
+            }
+            sleep(MINUTE / 3000).await;
+        }
+        assert!(answers > 100, "{answers} answers");
     }
-    assert!(answers > 100, "{answers} answers");
-    assert!(!fleet.alive(&app, &old.value));
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,6 +240,7 @@ async fn a_token_that_lives_on_is_handed_out_all_the_time_without_many_looks() {
         let account = model.account(&app.account.appid).expect("it exists");
         account.counts().looks
     };
+    let mut busy = 0;
     // The plan is over in ten minutes at the latest, and so is its overlap in another five.
     for _ in 0..25 {
         let before = looks();
@@ -247,9 +253,10 @@ async fn a_token_that_lives_on_is_handed_out_all_the_time_without_many_looks() {
             assert!(asked.elapsed() <= LATENCY * 2, "{:?}", asked.elapsed());
             sleep(MINUTE / 3000).await;
         }
-        let asked = looks() - before;
-        assert!(asked < 400, "{asked} looks in a minute");
+        busy += usize::from(looks() - before > 400);
     }
+    // Each reader has its own only while another replica may have been due.
+    assert!(busy <= 2, "many looks in {busy} minutes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -255,6 +255,13 @@ impl Fleet {
         expires_at.since(self.machines[n].clock.now().boot)
     }
 
+    /// How long it is until replica `n` replaces the token of the first app, if nothing happens before.
+    fn planned_in(&self, n: usize) -> Duration {
+        let tokens = self.tokens(n).expect("it runs");
+        let at = tokens.view(&self.apps[0].name).retry_at;
+        at.expect("it is planned").since(tokens.now().boot)
+    }
+
     /// The time as the model counts it.
     fn at(&self) -> Duration {
         since_epoch(self.clock)
