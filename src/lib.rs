@@ -22,7 +22,7 @@
 //! |---|---|
 //! | when a refresh happens | `domain/schedule.rs` |
 //! | what happens to a token, event by event | `domain/slot/`: `mod.rs` what to start, `outcome.rs` a fetch came back, `looked.rs` a look did, `reported.rs` a caller complains, `leak.rs` an operator wants it dead, `restore.rs` a restart, `suspect.rs` an answer never came |
-//! | one replica of several: following, taking over | `domain/slot/replica.rs`; what it may do by itself, and how long it trusts its token: `domain/slot/reach.rs`; when another one had better try: `domain/slot/ability.rs` |
+//! | one replica of several: following, taking over | `domain/slot/replica.rs`; what it may do by itself: `domain/slot/reach.rs`; how long it trusts its token, and when readers wait for WeChat's word: `domain/slot/doubt.rs`, `tokens/doubts.rs`; when another one had better try: `domain/slot/ability.rs` |
 //! | how many looks prove a death | `domain/slot/looks.rs` |
 //! | what may be spent a day, and how far apart | `domain/budget.rs` |
 //! | note, ask, publish, save: in which order | `domain/protocol.rs` |

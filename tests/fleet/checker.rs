@@ -206,6 +206,7 @@ impl Troubles {
 pub(crate) struct Refusal {
     pub(crate) from: Instant,
     pub(crate) to: Instant,
+    pub(crate) answers: usize,
     pub(crate) told: String,
 }
 
@@ -259,7 +260,12 @@ impl Account {
                 from - begin,
                 to - from
             );
-            Refusal { from, to, told }
+            Refusal {
+                from,
+                to,
+                answers: run.len(),
+                told,
+            }
         })
     }
 }

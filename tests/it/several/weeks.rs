@@ -34,6 +34,9 @@ const LIVES: u32 = 24;
 /// From the publication of a token until every replica in touch with the store has it.
 const DELIVERY: Duration = Duration::from_secs(1);
 
+/// The longest a caller waits for an answer.
+const ASKING: Duration = Duration::from_secs(5);
+
 #[test]
 fn in_any_week_of_three_replicas_all_promises_hold() {
     let lived: Lived = live_through(&[], SEEDS, |seed| Week::new(seed).live());
@@ -292,7 +295,7 @@ impl Week {
         if self.fleet.machines[n].state.stopped {
             return;
         }
-        let issued = match tokens.current(&app.name, Duration::ZERO).await {
+        let issued = match tokens.current(&app.name, ASKING).await {
             Ok(issued) => issued,
             Err(why) => {
                 assert!(
@@ -366,14 +369,11 @@ impl Week {
             return;
         }
         let mut patience = DELIVERY;
-        if !fine {
-            patience += app.policy.overlap / 30 + app.policy.floor * 2;
-            if ended_at_once(app, now) {
-                patience += self.unheard(app);
-            }
+        if !fine && ended_at_once(app, now) {
+            patience += app.policy.overlap / 30 + app.policy.floor * 2 + self.unheard(app);
         }
         sleep(patience).await;
-        let again = tokens.current(&app.name, Duration::ZERO).await;
+        let again = tokens.current(&app.name, ASKING).await;
         let alive = again
             .as_ref()
             .is_ok_and(|again| self.fleet.alive(app, &again.token.value));
