@@ -26,7 +26,7 @@ const HEADER: &str = "grpc-timeout";
 /// Left to a call that waits, to say that it waited in vain.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// How long a call whose caller gives it `limit` may wait for the first outcome.
+/// How long a call whose caller gives it `limit` may wait for what is not known yet.
 pub(super) fn patience(limit: Option<Duration>) -> Duration {
     limit.map_or(FIRST_OUTCOME, |limit| {
         FIRST_OUTCOME.min(limit.saturating_sub(MARGIN))

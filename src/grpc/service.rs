@@ -37,7 +37,7 @@ impl Service {
         }
     }
 
-    /// The token in force. If nothing is known yet, it waits for as long as `patience` says.
+    /// The token in force. What is not known yet is waited for as long as `patience` says.
     pub(super) async fn get_token(
         &self,
         grant: &Grant,

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
     looks::{Look, Looks},
@@ -102,10 +105,11 @@ impl Desk {
         app: &AppName,
         forced: bool,
     ) -> Result<Loan, Refusal> {
+        let asked = Instant::now();
         let mut issued = self.tokens.current(app, PATIENCE).await?;
         if let Some(look) = self.look(grant, app, &issued, forced) {
             // Without a verdict in time what is in force stays in force.
-            let _ = timeout(PATIENCE, look.over()).await;
+            let _ = timeout(PATIENCE.saturating_sub(asked.elapsed()), look.over()).await;
             issued = self.tokens.current(app, Duration::ZERO).await?;
         }
         // An SDK counts in whole seconds, of which there is none left.

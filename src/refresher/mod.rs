@@ -125,6 +125,7 @@ impl Refresher {
             let now = self.clock.now();
             self.publisher.beat(now.boot);
             self.notice_a_set_clock(now);
+            self.look_for_readers(now);
             for app in self.apps.values_mut() {
                 app.start_what_is_due(now, &mut self.events);
                 app.say_how_certain(now, &self.publisher);
@@ -136,13 +137,22 @@ impl Refresher {
                 Some(done) = self.events.join_next() => self.on_event(done),
                 Some(seen) = next(&mut self.changes) => self.on_seen(seen),
                 Some(reported) = self.publisher.reports.recv() => self.on_report(reported),
-                apps = self.publisher.doubts.wanted() => self.on_doubts(&apps),
+                () = self.publisher.doubts.wanted() => {}
                 () = nudge.notified() => self.on_nudge(),
                 () = sleep(nap) => self.on_time(),
             }
             self.catch_up();
         }
         self.finish().await;
+    }
+
+    /// Some readers wait for WeChat's word on a token that may have ended.
+    fn look_for_readers(&mut self, now: Now) {
+        for name in self.publisher.doubts.take() {
+            if let Some(app) = self.apps.get_mut(&name) {
+                app.on_doubt(now, &self.publisher, &mut self.events);
+            }
+        }
     }
 
     /// While the apps were loaded, the store has told of each what was true before it was asked, perhaps, and what was
@@ -235,15 +245,6 @@ impl Refresher {
         let now = self.clock.now();
         if let Some(app) = self.apps.get_mut(&reported.app) {
             app.on_report(reported, now);
-        }
-    }
-
-    fn on_doubts(&mut self, apps: &[AppName]) {
-        let now = self.clock.now();
-        for name in apps {
-            if let Some(app) = self.apps.get_mut(name) {
-                app.on_doubt(now, &self.publisher, &mut self.events);
-            }
         }
     }
 

@@ -13,6 +13,8 @@ use crate::domain::AppName;
 #[derive(Debug)]
 pub struct Doubts {
     apps: BTreeMap<AppName, Doubted>,
+    /// Whether anything is wanted.
+    any: AtomicBool,
     /// Some reader has begun to wait.
     wanted: Notify,
 }
@@ -28,6 +30,7 @@ impl Doubts {
     pub(super) fn new(apps: impl Iterator<Item = AppName>) -> Self {
         Self {
             apps: apps.map(|app| (app, Doubted::default())).collect(),
+            any: AtomicBool::new(false),
             wanted: Notify::new(),
         }
     }
@@ -36,13 +39,21 @@ impl Doubts {
     pub(super) fn want(&self, app: &AppName) {
         let doubted = self.apps.get(app);
         if doubted.is_some_and(|doubted| !doubted.wanted.swap(true, Ordering::AcqRel)) {
+            self.any.store(true, Ordering::Release);
             self.wanted.notify_one();
         }
     }
 
-    /// The apps that readers want to know about, once there are any.
-    pub async fn wanted(&self) -> Vec<AppName> {
+    /// Returns once there is something to [`Doubts::take`].
+    pub async fn wanted(&self) {
         self.wanted.notified().await;
+    }
+
+    /// The apps that readers have begun to wait for since this was called last.
+    pub fn take(&self) -> Vec<AppName> {
+        if !self.any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
         let wanted = |(_, doubted): &(_, &Doubted)| doubted.wanted.swap(false, Ordering::AcqRel);
         let apps = self.apps.iter().filter(wanted);
         apps.map(|(app, _)| app.clone()).collect()

@@ -1,7 +1,7 @@
 //! The seam between the one task that owns the tokens and everybody who reads them.
 //!
 //! [`channel`] makes two halves, as `mpsc::channel` does. [`Tokens`] is for readers: cheap to clone,
-//! answers from memory, never waits for WeChat unless asked to. [`Publisher`] is for the owner: it
+//! answers from memory, and waits for WeChat only if asked to or if a token may have ended unheard. [`Publisher`] is for the owner: it
 //! cannot be cloned, so there is exactly one. The owner is the refresher in a server and the mirror
 //! in a sidecar; readers cannot tell which.
 
@@ -22,7 +22,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use self::view::Word;
@@ -165,7 +165,7 @@ impl Tokens {
         {
             return view.answer(asked);
         }
-        let mut reader = self.watch(app)?;
+        let (begun, mut reader) = (Instant::now(), self.watch(app)?);
         let first = reader.wait_for(|view| view.settled);
         match timeout(patience.min(FIRST_OUTCOME), first).await {
             Ok(Ok(_)) => {}
@@ -173,6 +173,7 @@ impl Tokens {
             Err(_) => return Err(View::default().missing(self.clock.now().boot)),
         }
         // Without a word what was certain before stays so.
+        let patience = patience.saturating_sub(begun.elapsed());
         let _ = timeout(patience.min(WORD), self.word(app, &reader, asked.boot)).await;
         self.answer(&reader.borrow())
     }

@@ -62,12 +62,8 @@ impl Current {
     }
 
     fn word(&self, asked: Moment, now: Moment) -> Word {
-        if self.dead {
+        if self.dead || self.token.expires_at <= now {
             return Word::Good;
-        }
-        // This server stood still, perhaps, and hears of the others in a moment.
-        if self.uncertain(now) {
-            return Word::Needed;
         }
         let Some(doubt) = self.doubt.filter(|doubt| doubt.since <= now) else {
             return Word::Good;

@@ -173,7 +173,8 @@ fn judge(accounts: &[Account], mischief: &Mischief, fleet: &Fleet) {
             let made_up_for = made_up_for.iter().any(moment);
             // Or it could not hear of the others, and asked WeChat just before another one's token ended this one.
             let cut_off = !troubles.free(account.replica, refusal.from, refusal.from);
-            let cut_off = cut_off && refusal.answers <= ON_THEIR_WAY;
+            let moment = refusal.to - refusal.from <= MOMENT;
+            let cut_off = cut_off && moment && refusal.answers <= ON_THEIR_WAY;
             let excused = account.app == "classic" && (made_up_for || cut_off);
             assert!(excused, "{}\n{}", refusal.told, log());
         }

@@ -25,10 +25,10 @@ impl Slot {
     /// What is needed before the token is handed out, if nothing is heard from now on; `None` if nothing is.
     ///
     /// WeChat's silence stops nobody: whoever cannot ask it goes on, as long as [`Slot::certain_until`] says.
-    pub fn doubt(&self) -> Option<Doubt> {
+    pub fn doubt(&self, now: Now) -> Option<Doubt> {
         let since = self.doubtful_since()?;
         let accepted = self.looks.accepted;
-        let silent = self.looks.blur.is_some();
+        let silent = self.looks.blur.is_some() || self.looks.quiet(now.boot);
         if self.reach == Reach::Everything || self.fetch.is_some() || silent {
             return None;
         }
@@ -45,8 +45,8 @@ impl Slot {
     }
 
     /// A reader waits for WeChat's word. Whether that will come.
-    pub fn doubted(&mut self, now: Now) -> bool {
-        let in_doubt = self.doubt().is_some_and(|doubt| doubt.since <= now.boot);
+    pub fn asked_for_a_word(&mut self, now: Now) -> bool {
+        let in_doubt = self.doubt(now).is_some_and(|doubt| doubt.since <= now.boot);
         if !in_doubt || self.dead() {
             return false;
         }
@@ -57,7 +57,7 @@ impl Slot {
     }
 
     /// Whether the token ends about now if another replica replaced it when that was due, or had to wait for the end of
-    /// a claim before. If it works for longer, it probably goes on to.
+    /// a claim of usual length before. If it works for longer, it probably goes on to.
     fn is_about_to_end(&self) -> bool {
         let due = self.suspect.is_some() || self.is_known();
         let claim = self.policy.overlap / 5;
@@ -84,7 +84,7 @@ impl Slot {
     }
 
     /// Until when it is certain that no other replica has ended the token; `None` if that is no question.
-    fn doubtful_since(&self) -> Option<Moment> {
+    pub(super) fn doubtful_since(&self) -> Option<Moment> {
         let contact = self.contact?;
         let soonest = match (self.policy.mode, self.reach) {
             (Mode::Stable, _) => return None,

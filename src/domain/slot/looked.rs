@@ -99,7 +99,10 @@ impl Slot {
     fn looked_at_doubtful(&mut self, sight: Sight, proof: Proof, now: Now) -> Proof {
         if sight != Sight::Refused {
             // Between two of them it may die: nobody else would tell.
-            self.looks.want_if_allowed(now.boot + self.pause_in_doubt());
+            let told = sight == Sight::Alive;
+            let pause = self.pause_in_doubt();
+            let pause = if told { pause } else { self.policy.floor };
+            self.looks.want_if_allowed(now.boot + pause);
             return proof;
         }
         self.looks.drop_proof();

@@ -96,6 +96,11 @@ impl Looks {
         self.want_if_allowed(now + AT_THE_DEAD);
     }
 
+    /// Whether WeChat has said that there were too many.
+    pub(super) fn quiet(&self, now: Moment) -> bool {
+        self.quiet_until.is_some_and(|until| until > now)
+    }
+
     /// When WeChat was heard of last, or could not be asked. That it does not want to be is as good.
     pub(super) fn heard_at(&self) -> Option<Moment> {
         let blurred = self.blur.map(|(at, _)| at);

@@ -15,6 +15,18 @@ impl Slot {
         self.reach = Reach::Following;
     }
 
+    /// Goes on with this replica's copy of `record`, out of touch with the others, who may have ended its token since
+    /// the copy was made. Then it is looked at before the first answer.
+    pub fn restored_copy(&mut self, record: Record, now: Now) {
+        self.restored(record, now);
+        (self.reach, self.contact) = (Reach::Following, Some(Moment::default()));
+        let in_doubt = self.doubtful_since().is_some_and(|since| since <= now.boot);
+        if in_doubt && self.living(now).is_some() {
+            self.settled = false;
+            self.looks.want(now.boot);
+        }
+    }
+
     /// The replica that refreshes has saved `record`.
     pub fn followed(&mut self, record: Record, now: Now) {
         let unsaved = self.is_ahead_of(&record);

@@ -106,7 +106,13 @@ impl Slot {
         if self.fetch.is_some() {
             return Verdict::Wait;
         }
-        if self.looks.alive_at.is_some_and(|at| at + settle > now.boot) {
+        let doubt = self.doubt(now).filter(|doubt| doubt.since <= now.boot);
+        let lives = match doubt {
+            // It may have ended since the last look.
+            Some(doubt) => doubt.accepted >= Some(since),
+            None => self.looks.alive_at.is_some_and(|at| at + settle > now.boot),
+        };
+        if lives {
             return Verdict::StillValid;
         }
         if self.looks.busy() {

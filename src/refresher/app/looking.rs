@@ -33,7 +33,7 @@ impl App {
         events: &mut JoinSet<(AppName, Event)>,
     ) {
         self.keep_within_reach(now, events);
-        if !self.slot.doubted(now) {
+        if !self.slot.asked_for_a_word(now) {
             return self.show(now, publisher);
         }
         // A save that takes long, as there is no store, keeps nobody waiting.

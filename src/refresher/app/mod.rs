@@ -105,7 +105,7 @@ impl App {
                 let mut slot = Slot::new(policy, clock.now());
                 let now = clock.now();
                 slot.reaches(Reach::Following, now.boot, now);
-                (slot, Some(Replica::new(Arc::clone(shared), now)))
+                (slot, Some(Replica::new(Arc::clone(shared))))
             }
         };
         Self {
@@ -140,7 +140,7 @@ impl App {
             keep_until: slot.keep_until(now).unwrap_or(token.expires_at),
             keep_at_most: slot.keep_at_most(),
             certain_until: slot.certain_until(),
-            doubt: slot.doubt(),
+            doubt: slot.doubt(now),
             published_at: now.boot,
             previous_expires_at: slot.previous_expires_at(),
             dead: slot.dead() || slot.certain_until().is_some_and(|until| until <= now.boot),

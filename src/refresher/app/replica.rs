@@ -31,8 +31,6 @@ const ASKING: Duration = Duration::from_millis(500);
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Replica {
     pub(super) shared: Arc<Shared>,
-    /// When it came to be. Nothing is known of the time before.
-    begun: Moment,
     /// Whether this replica refreshes the app.
     pub(super) holds: bool,
     /// Whether it did so when it heard of the store last.
@@ -78,10 +76,9 @@ pub(super) struct Replica {
 type Told = (Remedy, Option<i64>);
 
 impl Replica {
-    pub(super) fn new(shared: Arc<Shared>, now: Now) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            begun: now.boot,
             holds: false,
             named: false,
             follows: true,
@@ -166,7 +163,11 @@ impl App {
             return;
         }
         info!(app = %self.name, "going on with the local copy");
-        self.slot.restored(record, clock.now());
+        if reached {
+            self.slot.restored(record, clock.now());
+        } else {
+            self.slot.restored_copy(record, clock.now());
+        }
         replica.follows = saved.is_some();
     }
 
@@ -209,6 +210,7 @@ impl App {
         };
         let known = self.slot.token().map(|token| token.generation);
         self.slot.followed(record, now);
+        self.drop_a_useless_look();
         let token = self.slot.token();
         if let Some(token) = token.filter(|token| Some(token.generation) != known) {
             let left = token.expires_at.since(now.boot).as_secs_f64().round();
@@ -284,7 +286,8 @@ impl App {
             .shared
             .contact()
             .max(until.filter(|_| replica.named));
-        let contact = contact.unwrap_or(replica.begun);
+        // The time before this replica began is unknown to it.
+        let contact = contact.unwrap_or_default();
         if replica.holds {
             self.slot.reaches(Reach::Everything, contact, now);
             self.number_above_the_others(now);

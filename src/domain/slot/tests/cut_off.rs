@@ -86,12 +86,17 @@ fn while_it_is_doubtful_wechat_is_asked_and_one_refusal_is_enough() {
     story.reach(BLIND, contact);
     // Early enough for an answer, whoever gives it.
     assert_eq!(story.wait_until_due(), Duration::ZERO);
-    for sight in [Sight::Alive, Sight::Unreachable, Sight::Alive] {
+    // What told nothing is asked again soon.
+    for (sight, pause) in [
+        (Sight::Alive, 5),
+        (Sight::Unreachable, 1),
+        (Sight::Alive, 5),
+    ] {
         story.expect_look();
         story.see(sight);
         story.reach(BLIND, contact);
         assert!(story.certain().unwrap() > secs(5), "{sight:?}");
-        assert_eq!(story.wait_until_due(), secs(5), "{sight:?}");
+        assert_eq!(story.wait_until_due(), secs(pause), "{sight:?}");
     }
     story.wait(secs(5));
     story.expect_look();
@@ -117,7 +122,7 @@ fn in_doubt(reach: Reach) -> (Story, Moment) {
 
 /// So old a look may be that a reader relies on.
 fn age(story: &Story) -> Option<Duration> {
-    let doubt = story.slot.doubt()?;
+    let doubt = story.slot.doubt(story.now)?;
     let begun = doubt.since <= story.now.boot;
     begun.then_some(doubt.age)
 }
@@ -128,11 +133,11 @@ fn when_another_replica_was_due_a_reader_needs_a_look_of_its_own_and_later_a_fre
     // The claim of whoever was due has a minute to end, the successor three seconds and a time-out to ask WeChat.
     let due = secs(60 + 3) + story.slot.policy.timeout;
     for second in 0..100 {
-        assert!(story.slot.doubted(story.now));
+        assert!(story.slot.asked_for_a_word(story.now));
         let sent = story.now.boot;
         story.expect_look();
         story.see(Sight::Alive);
-        let doubt = story.slot.doubt().unwrap();
+        let doubt = story.slot.doubt(story.now).unwrap();
         assert_eq!(doubt.accepted, Some(sent));
         let fresh = u64::from(secs(second) >= due);
         assert_eq!(doubt.age, secs(fresh), "after {second} s");
@@ -141,11 +146,51 @@ fn when_another_replica_was_due_a_reader_needs_a_look_of_its_own_and_later_a_fre
     }
 }
 
+#[test]
+fn a_report_of_a_token_in_doubt_is_answered_by_a_look_that_was_sent_after_it() {
+    let (mut story, contact) = in_doubt(BLIND);
+    story.expect_look();
+    story.see(Sight::Alive);
+    story.wait(secs(1));
+    story.reach(BLIND, contact);
+    let (generation, since) = (story.token().generation, story.now.boot);
+    assert_eq!(story.report_of(generation, since), Verdict::Wait);
+    story.expect_look();
+    story.see(Sight::Alive);
+    let verdict = story.report_of(generation, since);
+    assert_eq!(verdict, Verdict::StillValid);
+}
+
+#[test]
+fn a_copy_that_others_may_have_outlived_is_looked_at_before_it_is_handed_out() {
+    // How old the token is, and whether it is shown at once.
+    for (age, shown) in [(200, true), (301, false)] {
+        let holder = Story::settled(Mode::Classic);
+        for sight in [Sight::Alive, Sight::Unreachable, Sight::Refused] {
+            let mut story = holder.restart();
+            let born = story.token().asked_at;
+            story.wait((born + secs(age)).since(story.now.boot));
+            let copy = story.slot.record();
+            story.slot = Slot::new(story.slot.policy, story.now);
+            story.slot.restored_copy(copy, story.now);
+            assert_eq!(story.slot.settled(), shown, "{age} s old");
+            story.reach(BLIND, Moment::default());
+            if !shown {
+                story.expect_look();
+                story.see(sight);
+            }
+            assert!(story.slot.settled());
+            let usable = !story.slot.dead() && story.certain() > Some(Duration::ZERO);
+            assert_eq!(usable, shown || sight != Sight::Refused, "{age}, {sight:?}");
+        }
+    }
+}
+
 type Change = fn(&mut Story);
 
 #[test]
 fn no_reader_waits_for_a_look_that_tells_nothing_or_is_not_to_be_made() {
-    let table: [(&str, bool, Change); 5] = [
+    let table: [(&str, bool, Change); 6] = [
         ("nothing else", true, |_| {}),
         ("WeChat cannot be asked", false, |story| {
             story.expect_look();
@@ -159,6 +204,17 @@ fn no_reader_waits_for_a_look_that_tells_nothing_or_is_not_to_be_made() {
             story.expect_look();
             story.see(Sight::NoVerdict { errcode: 45009 });
         }),
+        (
+            "there were too many looks, before one that told",
+            false,
+            |story| {
+                story.expect_look();
+                story.see(Sight::NoVerdict { errcode: 45009 });
+                story.slot.looks.want(story.now.boot);
+                story.expect_look();
+                story.see(Sight::Alive);
+            },
+        ),
         ("the others are heard of", false, |story| {
             story.reach(Reach::Following, story.now.boot);
         }),
@@ -167,7 +223,7 @@ fn no_reader_waits_for_a_look_that_tells_nothing_or_is_not_to_be_made() {
         let (mut story, _) = in_doubt(BLIND);
         change(&mut story);
         story.wait(secs(5));
-        assert_eq!(story.slot.doubted(story.now), waits, "{what}");
+        assert_eq!(story.slot.asked_for_a_word(story.now), waits, "{what}");
         assert_eq!(age(&story).is_some() && !story.slot.dead(), waits, "{what}");
     }
 }
