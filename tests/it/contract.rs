@@ -1,4 +1,4 @@
-//! What every store that replicas share must do.
+//! What every store must do, and what every one that replicas share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -120,6 +120,29 @@ pub(crate) fn full(generation: u64, now: Now) -> Record {
     }
 }
 
+/// Fails where `store`, which is empty and may be written to, does not give back what was saved last for each app.
+pub(crate) async fn keeps_what_is_saved(store: &dyn Store, clock: Clock) {
+    assert!(store.load(APP).await.unwrap().is_none(), "{store:?}");
+    assert!(store.may_ask(APP, Duration::from_millis(100)).await);
+    for generation in [3, 5] {
+        let saved = full(generation, clock.now());
+        store.save(APP, &saved).await.unwrap();
+        for read in [store.load(APP).await, store.read(APP).await] {
+            let read = read.unwrap().expect("a record");
+            let (token, sent) = (read.token.unwrap(), saved.token.clone().unwrap());
+            assert_eq!(token.value.expose(), sent.value.expose());
+            assert_eq!(token.generation, Generation(generation));
+            assert_eq!((read.mode, read.dead), (saved.mode, true));
+            assert_eq!(read.note.unwrap().reserved, Generation(generation + 1));
+            assert_eq!(read.ledger.replacements, saved.ledger.replacements);
+            let left = token.expires_at.since(clock.now().boot);
+            let wrong = left.abs_diff(100 * MINUTE);
+            assert!(wrong < Duration::from_secs(3), "{store:?}: {left:?}");
+        }
+        assert!(store.load(OTHER_APP).await.unwrap().is_none(), "{store:?}");
+    }
+}
+
 /// Fails where `place` does not.
 pub(crate) async fn keeps_the_contract(place: &Place) {
     what_one_saves_arrives_at_the_other(place).await;
@@ -133,6 +156,7 @@ pub(crate) async fn keeps_the_contract(place: &Place) {
 async fn what_one_saves_arrives_at_the_other(place: &Place) {
     let mut one = place.join();
     one.claim().await;
+    keeps_what_is_saved(&*one.shared, place.clock).await;
     let now = place.clock.now();
     let record = full(7, now);
     one.shared.save(APP, &record).await.unwrap();
@@ -145,7 +169,10 @@ async fn what_one_saves_arrives_at_the_other(place: &Place) {
     let clock = Clock::simulated(there);
     let mut other = place.join_by(clock);
     let seen = other
-        .until("there is a record", |seen| seen.record.is_some())
+        .until("there is a record", |seen| {
+            let record = seen.record.as_ref();
+            record.is_some_and(|record| record.generation == Generation(7))
+        })
         .await;
     assert_eq!(seen.holder, Holder::Other(one.shared.me().to_owned()));
     assert!(!seen.own);
