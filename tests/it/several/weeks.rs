@@ -324,7 +324,9 @@ impl Week {
             }
             let late = now - newest.1;
             assert!(
-                generation >= newest.0 || late <= DELIVERY || helped_themselves(&app, now),
+                generation >= newest.0
+                    || late <= DELIVERY
+                    || helped_themselves(&app, self.fleet.lease, now),
                 "{} at {n} is {late:?} late: {generation:?} instead of {:?}\n{}",
                 app.name,
                 newest.0,
@@ -623,8 +625,9 @@ fn went_alone(app: &App, now: Instant) -> bool {
 
 /// Whether replicas lately asked for a stable token that was about to end: one that could not has it once there is
 /// one that refreshes.
-fn helped_themselves(app: &App, now: Instant) -> bool {
-    let lately = now - app.policy.overlap;
+fn helped_themselves(app: &App, lease: Duration, now: Instant) -> bool {
+    // Whoever has the claim may have died with it.
+    let lately = now - app.policy.overlap.max(lease + DELIVERY * 4);
     let fetches = app.fetches.lock().expect("no panic");
     let mut recent = fetches
         .iter()
