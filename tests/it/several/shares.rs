@@ -1,21 +1,29 @@
 //! What a replica has of the store. The database in memory stands for etcd and Redis, so it does what they do.
 
 use std::{
+    future::pending,
+    io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
+use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use wxtokend::{
     clock::Clock,
-    domain::{Generation, Moment, Now},
+    domain::{AppName, Ask, Fetched, Generation, Moment, Now, Policy, Record, Secret, Sight},
+    refresher::{Managed, Refresher},
     store::{
-        Store,
+        Opened, Store,
         shared::{Shared, Sharing},
     },
+    telemetry::Metrics,
+    tokens,
+    upstream::{FetchError, Upstream},
 };
 
 use super::{
@@ -169,4 +177,86 @@ async fn what_was_read_and_could_not_be_told_is_told_by_a_later_comparison() {
         }
     };
     timeout(LEASE, told).await.expect("it is told");
+}
+
+/// Nobody refreshes here.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl Upstream for Nobody {
+    async fn fetch(&self, _: Ask) -> Result<Fetched, FetchError> {
+        pending().await
+    }
+
+    async fn look(&self, _: &Secret) -> Sight {
+        pending().await
+    }
+
+    async fn secret_version(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Its readers have seen what was saved last, and what the store held before is told first.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_starts_while_another_one_saves_follows_only_what_it_was_told_last() {
+    let (database, disk, clock) = (Database::new(), Arc::new(Disk::default()), clock());
+    let record = |generation| Record {
+        note: None,
+        dead: false,
+        ..full(generation, clock.now())
+    };
+    let apps = || vec![APP.to_owned()];
+    let me = "holder".to_owned();
+    let holder = join(Arc::default(), &database, me, apps(), clock, None);
+    assert!(holder.wait_for_contact(LEASE).await);
+    holder.claim(APP).await.unwrap();
+    sleep(LEASE / 5).await;
+    holder.save(APP, &record(7)).await.unwrap();
+
+    disk.save(APP, &record(8)).await.unwrap();
+    let (me, cache) = ("reader".to_owned(), Some(disk as Arc<dyn Store>));
+    let reader = join(Arc::default(), &database, me, apps(), clock, cache);
+    assert!(reader.wait_for_contact(LEASE).await);
+    holder.save(APP, &record(8)).await.unwrap();
+    sleep(LEASE / 5).await;
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    let _logged = tracing::subscriber::set_default(subscriber.finish());
+    let name = AppName::parse("shop").unwrap();
+    let (tokens, publisher) = tokens::channel([(name.clone(), APP.to_owned())], clock);
+    let managed = Managed {
+        name: name.clone(),
+        appid: APP.to_owned(),
+        policy: Policy::default(),
+        upstream: Arc::new(Nobody),
+    };
+    let opened = Opened::Shared(Arc::new(reader));
+    let refresher = Refresher::new(publisher, [managed], opened, clock, &Metrics::new()).await;
+    let running = refresher.run(CancellationToken::new(), Arc::default());
+    assert!(timeout(LEASE / 5, running).await.is_err());
+    let issued = tokens.current(&name, Duration::ZERO).await.unwrap();
+    assert_eq!(issued.token.generation, Generation(8));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("generation=8"), "{log}");
+    assert!(!log.contains("generation=7"), "{log}");
 }
