@@ -235,6 +235,8 @@ pub(crate) struct Redis {
     pub(crate) ports: Vec<u16>,
     /// Kept so that they live.
     pub(crate) sentinels: Vec<Engine>,
+    /// What its processes need to talk TLS only, if they do: each setting with its value.
+    tls: Vec<(&'static str, String)>,
     url: String,
     folder: TempDir,
 }
@@ -242,7 +244,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// One server.
     pub(crate) async fn start() -> Self {
-        let mut this = Self::empty();
+        let mut this = Self::empty(None);
         this.server(&[]).await;
         this.url = format!("redis://127.0.0.1:{}", this.ports[0]);
         this
@@ -250,28 +252,22 @@ impl Redis {
 
     /// One server that talks TLS only, to those who know the password of its user `tokens`.
     pub(crate) async fn start_with_tls(papers: &Papers, password: &str) -> Self {
-        let mut this = Self::empty();
-        let (ca, cert, key) = papers.paths();
+        let mut this = Self::empty(Some(papers));
         let users = format!("user tokens on >{password} ~* &* +@all\nuser default off\n");
         let users = papers.file("users.acl", &users).display().to_string();
-        let tls = [
-            "--tls-ca-cert-file",
-            &ca,
-            "--tls-cert-file",
-            &cert,
-            "--tls-key-file",
-            &key,
-            "--aclfile",
-            &users,
-        ];
-        this.serve_on("--tls-port", &tls).await;
+        this.server(&["--aclfile", &users]).await;
         this.url = format!("rediss://localhost:{}", this.ports[0]);
         this
     }
 
-    /// A master, its replica, and three sentinels. With a password, the sentinels have it as well or none.
-    pub(crate) async fn start_with_sentinels(password: Option<&str>, theirs: bool) -> Self {
-        let mut this = Self::empty();
+    /// A master, its replica, and three sentinels. With a password, the sentinels have it as well or none. With
+    /// papers, all of them talk TLS only.
+    pub(crate) async fn start_with_sentinels(
+        password: Option<&str>,
+        theirs: bool,
+        papers: Option<&Papers>,
+    ) -> Self {
+        let mut this = Self::empty(papers);
         let known = password.map(|password| ["--requirepass", password, "--masterauth", password]);
         let known: Vec<&str> = known.into_iter().flatten().collect();
         this.server(&known).await;
@@ -290,8 +286,12 @@ impl Redis {
             let (port, home) = (free_port(), this.folder.path().join(format!("s{n}")));
             std::fs::create_dir(&home).unwrap();
             let config = home.join("sentinel.conf");
+            let ports_and_tls = this
+                .settings(port)
+                .map(|(name, value)| format!("{name} {value}\n"));
+            let text = ports_and_tls.collect::<String>();
             let text = format!(
-                "port {port}\nbind 127.0.0.1\nsentinel monitor tokens 127.0.0.1 {master} 2\n\
+                "{text}bind 127.0.0.1\nsentinel monitor tokens 127.0.0.1 {master} 2\n\
                  sentinel down-after-milliseconds tokens 1000\n\
                  sentinel failover-timeout tokens 3000\n{theirs}"
             );
@@ -301,13 +301,13 @@ impl Redis {
             ports.push(format!("127.0.0.1:{port}"));
             answers(port).await;
         }
-        this.url = format!("redis-sentinel://{}/tokens", ports.join(","));
+        this.url = format!("{}-sentinel://{}/tokens", this.scheme(), ports.join(","));
         this
     }
 
-    /// Three masters that share the slots.
-    pub(crate) async fn start_cluster() -> Self {
-        let mut this = Self::empty();
+    /// Three masters that share the slots. With papers, all of them talk TLS only.
+    pub(crate) async fn start_cluster(papers: Option<&Papers>) -> Self {
+        let mut this = Self::empty(papers);
         for _ in 0..3 {
             // The port of the others is not to be found by adding 10000 where that is too much.
             let bus = free_port().to_string();
@@ -325,7 +325,12 @@ impl Redis {
         for port in &this.ports {
             nodes.push(format!("127.0.0.1:{port}"));
         }
-        let joined = Command::new("redis-cli")
+        let mut client = Command::new("redis-cli");
+        if let Some(papers) = papers {
+            let (ca, cert, key) = papers.paths();
+            client.args(["--tls", "--cacert", &ca, "--cert", &cert, "--key", &key]);
+        }
+        let joined = client
             .args(["--cluster", "create"])
             .args(&nodes)
             .arg("--cluster-yes")
@@ -333,35 +338,60 @@ impl Redis {
             .unwrap();
         let told = String::from_utf8_lossy(&joined.stdout).into_owned();
         assert!(told.contains("[OK] All 16384 slots covered"), "{told}");
-        this.url = format!("redis-cluster://{}", nodes.join(","));
+        this.url = format!("{}-cluster://{}", this.scheme(), nodes.join(","));
         this
     }
 
-    fn empty() -> Self {
+    fn empty(papers: Option<&Papers>) -> Self {
+        let tls = papers.map(|papers| {
+            let ((ca, cert, key), yes) = (papers.paths(), "yes".to_owned());
+            vec![
+                ("tls-ca-cert-file", ca),
+                ("tls-cert-file", cert),
+                ("tls-key-file", key),
+                ("tls-replication", yes.clone()),
+                ("tls-cluster", yes),
+            ]
+        });
         Self {
             servers: Vec::new(),
             ports: Vec::new(),
             sentinels: Vec::new(),
+            tls: tls.unwrap_or_default(),
             url: String::new(),
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    async fn server(&mut self, more: &[&str]) {
-        self.serve_on("--port", more).await;
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_empty() {
+            "redis"
+        } else {
+            "rediss"
+        }
     }
 
-    async fn serve_on(&mut self, kind: &str, more: &[&str]) {
+    /// What a process needs to listen on `port`, in the clear or not.
+    fn settings(&self, port: u16) -> impl Iterator<Item = (&'static str, String)> {
+        let zero = "0".to_owned();
+        let ports = if self.tls.is_empty() {
+            vec![("port", port.to_string())]
+        } else {
+            vec![("port", zero), ("tls-port", port.to_string())]
+        };
+        ports.into_iter().chain(self.tls.iter().cloned())
+    }
+
+    async fn server(&mut self, more: &[&str]) {
         let port = free_port();
         let home = self.folder.path().join(format!("r{port}"));
         std::fs::create_dir(&home).unwrap();
-        let (folder, number) = (home.display().to_string(), port.to_string());
-        let mut command: Vec<String> = [
-            "redis-server",
-            "--port",
-            "0",
-            kind,
-            &number,
+        let folder = home.display().to_string();
+        let mut command = vec!["redis-server".to_owned()];
+        for (name, value) in self.settings(port) {
+            command.extend([format!("--{name}"), value]);
+        }
+        let usual = [
             "--bind",
             "127.0.0.1",
             "--dir",
@@ -370,10 +400,8 @@ impl Redis {
             "yes",
             "--save",
             "",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        command.extend(more.iter().map(|&word| word.to_owned()));
+        ];
+        command.extend(usual.iter().chain(more).map(|&word| word.to_owned()));
         self.servers.push(Engine::start(command, &home));
         self.ports.push(port);
         answers(port).await;

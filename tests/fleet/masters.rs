@@ -48,7 +48,7 @@ async fn a_master_that_takes_no_writes_is_as_good_as_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_sentinels_make_another_server_the_master_no_token_is_refused() {
-    let mut redis = Redis::start_with_sentinels(None, false).await;
+    let mut redis = Redis::start_with_sentinels(None, false, None).await;
     let apps = ["classic", "stable"];
     let mut fleet = Fleet::on_redis(&redis, 3, lives_of(20), &apps, REFRESH).await;
     fleet.start().await;

@@ -1,6 +1,6 @@
 //! The real engines keep the contract of stores that replicas share.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use wxtokend::{
     clock::Clock,
@@ -77,7 +77,7 @@ async fn redis_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_behind_sentinels_keeps_the_contract() {
-    let redis = Redis::start_with_sentinels(None, false).await;
+    let redis = Redis::start_with_sentinels(None, false, None).await;
     keeps_the_contract(&on_redis("sentinel", redis.url())).await;
 }
 
@@ -86,7 +86,7 @@ async fn redis_with_a_password_is_reached_whether_its_sentinels_have_it_too_or_n
     let papers = Papers::new();
     let password = papers.file("password", "CANARY-password\n");
     for theirs in [false, true] {
-        let redis = Redis::start_with_sentinels(Some("CANARY-password"), theirs).await;
+        let redis = Redis::start_with_sentinels(Some("CANARY-password"), theirs, None).await;
         // One that takes connections and says nothing must not keep the others from being asked.
         redis.sentinels[0].signal("STOP");
         let (url, password) = (redis.url(), password.clone());
@@ -108,7 +108,7 @@ async fn redis_with_a_password_is_reached_whether_its_sentinels_have_it_too_or_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_redis_keeps_the_contract() {
-    let redis = Redis::start_cluster().await;
+    let redis = Redis::start_cluster(None).await;
     keeps_the_contract(&on_redis("cluster", redis.url())).await;
 }
 
@@ -216,17 +216,46 @@ async fn switch_users_on(endpoint: &str, papers: &Papers) {
 async fn over_tls_and_with_a_password_redis_keeps_the_contract() {
     let papers = Papers::new();
     let redis = Redis::start_with_tls(&papers, "CANARY-password").await;
-    let (url, tls) = (redis.url(), tls(&papers));
+    let user = Some("tokens".to_owned());
     let password = papers.file("password", "CANARY-password\n");
-    keeps_the_contract(&place("redis over TLS", move || {
+    let place = on_redis_with_tls("redis over TLS", &redis, &papers, user, Some(password));
+    keeps_the_contract(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_redis_behind_sentinels_keeps_the_contract() {
+    let papers = Papers::new();
+    let secret = "CANARY-password";
+    let redis = Redis::start_with_sentinels(Some(secret), true, Some(&papers)).await;
+    let password = papers.file("password", secret);
+    let place = on_redis_with_tls("sentinel over TLS", &redis, &papers, None, Some(password));
+    keeps_the_contract(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_a_cluster_of_redis_keeps_the_contract() {
+    let papers = Papers::new();
+    let redis = Redis::start_cluster(Some(&papers)).await;
+    let place = on_redis_with_tls("cluster over TLS", &redis, &papers, None, None);
+    keeps_the_contract(&place).await;
+}
+
+fn on_redis_with_tls(
+    name: &'static str,
+    redis: &Redis,
+    papers: &Papers,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+) -> Place {
+    let (url, tls) = (redis.url(), tls(papers));
+    place(name, move || {
         let redis = config::Redis {
             url: url.clone(),
             prefix: "contract:".into(),
-            user: Some("tokens".into()),
-            password_file: Some(password.clone()),
+            user: user.clone(),
+            password_file: password_file.clone(),
             tls: tls.clone(),
         };
         config::Store::Redis(redis, sharing())
-    }))
-    .await;
+    })
 }
