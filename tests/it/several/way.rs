@@ -40,6 +40,13 @@ pub(super) struct Fetch {
     pub(super) outcome: Outcome,
 }
 
+impl Fetch {
+    /// Whether it was sent under a claim that outlasts an answer, which takes so long at most.
+    pub(super) fn lasts(&self, timeout: Duration) -> bool {
+        self.claimed.is_some_and(|claimed| claimed >= timeout)
+    }
+}
+
 /// All fetches of one app, in order.
 pub(super) type Fetches = Arc<Mutex<Vec<Fetch>>>;
 

@@ -491,9 +491,10 @@ impl Week {
             for fetch in &fetches {
                 self.check_the_right(app, fetch);
             }
+            // Whoever counts its claim as over, a moment before the store does, asks without one.
             let claimed: Vec<_> = fetches
                 .iter()
-                .filter(|fetch| fetch.claimed.is_some())
+                .filter(|fetch| fetch.lasts(app.policy.timeout))
                 .collect();
             for pair in claimed.windows(2) {
                 let ended = pair[0].ended.unwrap_or(pair[1].sent);
@@ -512,9 +513,7 @@ impl Week {
     /// Only who has the claim asks, and it lasts until the answer; or nobody can have it. A stable token that is
     /// about to end is asked for by all who need it.
     fn check_the_right(&self, app: &App, fetch: &Fetch) {
-        let lasts = fetch
-            .claimed
-            .is_some_and(|claimed| claimed >= app.policy.timeout);
+        let lasts = fetch.lasts(app.policy.timeout);
         let alone = !self.fine(fetch.replica, fetch.sent - self.fleet.lease, fetch.sent);
         let at = (fetch.sent - self.begin).as_millis();
         let needed = app.policy.mode == Mode::Stable && self.is_about_to_end(app, fetch.sent);
