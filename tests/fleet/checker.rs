@@ -42,6 +42,8 @@ struct Answer {
     at: Instant,
     took: Duration,
     generation: u64,
+    /// Counts the tokens that WeChat made for the app. A token may get another generation.
+    made: usize,
     refused: bool,
 }
 
@@ -64,6 +66,7 @@ pub(crate) async fn ask_all_the_time(
 ) -> Account {
     let channel = || -> Channel { Endpoint::from_shared(url.clone()).unwrap().connect_lazy() };
     let (mut client, mut seen) = (Client::new(channel()), Seen::default());
+    let (mut value, mut made) = (String::new(), 0);
     let mut account = Account {
         app: app.to_owned(),
         replica,
@@ -80,11 +83,20 @@ pub(crate) async fn ask_all_the_time(
             // Its end may have come on the way, as its answer says.
             let left = Duration::try_from(token.time_to_live.unwrap()).unwrap_or_default();
             let refused = !wechat.accepts(app, &token.access_token) && asked.elapsed() < left;
+            if token.access_token != value {
+                let all = wechat.tokens(app);
+                value.clone_from(&token.access_token);
+                made = all
+                    .iter()
+                    .rposition(|one| *one == value)
+                    .expect("one of WeChat's");
+            }
             seen.sees(app, &token, &format!("at replica {replica}"));
             account.answers.push(Answer {
                 at: Instant::now(),
                 took,
                 generation: token.generation,
+                made,
                 refused,
             });
         } else {
@@ -282,10 +294,11 @@ impl Deliveries {
         let published = published(accounts, troubles);
         let mut all = Self::default();
         for account in accounts {
-            for ((app, generation), at) in &published {
+            for ((app, made), (at, generation)) in &published {
                 let free = troubles.free(account.replica, *at, *at + DELIVERY);
                 if *app == account.app && free {
-                    all.judge(account, *generation, *at, begin);
+                    let told = format!("{generation} was there after {:?}", *at - begin);
+                    all.judge(account, *made, *at, begin, &told);
                 }
             }
         }
@@ -293,7 +306,14 @@ impl Deliveries {
         all
     }
 
-    fn judge(&mut self, account: &Account, generation: u64, published: Instant, begin: Instant) {
+    fn judge(
+        &mut self,
+        account: &Account,
+        made: usize,
+        published: Instant,
+        begin: Instant,
+        told: &str,
+    ) {
         let since = account
             .answers
             .iter()
@@ -301,17 +321,16 @@ impl Deliveries {
         let mut old = since
             .clone()
             .filter(|answer| answer.at > published + DELIVERY);
-        if let Some(answer) = old.find(|answer| answer.generation < generation) {
+        if let Some(answer) = old.find(|answer| answer.made < made) {
             self.late.push(format!(
-                "{} at replica {}: {} still after {:?}, but {generation} was there after {:?}",
+                "{} at replica {}: {} still after {:?}, but {told}",
                 account.app,
                 account.replica,
                 answer.generation,
-                answer.at - begin,
-                published - begin
+                answer.at - begin
             ));
         }
-        let first = since.clone().find(|answer| answer.generation >= generation);
+        let first = since.clone().find(|answer| answer.made >= made);
         self.took.extend(first.map(|answer| answer.at - published));
     }
 
@@ -324,18 +343,21 @@ impl Deliveries {
     }
 }
 
-/// When each token was first handed out by a replica that could tell others of it.
+/// When each token was first handed out by a replica that could tell others of it, and under which generation.
 fn published<'a>(
     accounts: &'a [Account],
     troubles: &Troubles,
-) -> BTreeMap<(&'a str, u64), Instant> {
-    let mut first: BTreeMap<(&str, u64), Instant> = BTreeMap::new();
+) -> BTreeMap<(&'a str, usize), (Instant, u64)> {
+    let mut first: BTreeMap<(&str, usize), (Instant, u64)> = BTreeMap::new();
     for account in accounts {
         let told = |answer: &&Answer| troubles.free(account.replica, answer.at, answer.at);
         for answer in account.answers.iter().filter(told) {
-            let at = first.entry((&account.app, answer.generation));
-            let at = at.or_insert(answer.at);
-            *at = answer.at.min(*at);
+            let (this, seen) = (
+                first.entry((&account.app, answer.made)),
+                (answer.at, answer.generation),
+            );
+            let earliest = this.or_insert(seen);
+            *earliest = seen.min(*earliest);
         }
     }
     first
