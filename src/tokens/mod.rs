@@ -1,9 +1,9 @@
 //! The seam between the one task that owns the tokens and everybody who reads them.
 //!
 //! [`channel`] makes two halves, as `mpsc::channel` does. [`Tokens`] is for readers: cheap to clone,
-//! answers from memory, and waits for WeChat only if asked to or if a token may have ended unheard. [`Publisher`] is for the owner: it
-//! cannot be cloned, so there is exactly one. The owner is the refresher in a server and the mirror
-//! in a sidecar; readers cannot tell which.
+//! answers from memory, and waits for WeChat only if asked to or if a token may have ended unheard.
+//! [`Publisher`] is for the owner: it cannot be cloned, so there is exactly one. The owner is the
+//! refresher in a server and the mirror in a sidecar; readers cannot tell which.
 
 mod doubts;
 mod publisher;

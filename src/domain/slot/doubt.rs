@@ -24,7 +24,7 @@ pub struct Doubt {
 impl Slot {
     /// What is needed before the token is handed out, if nothing is heard from now on; `None` if nothing is.
     ///
-    /// WeChat's silence stops nobody: whoever cannot ask it goes on, as long as [`Slot::certain_until`] says.
+    /// Nobody waits for a WeChat that is silent: then it is [`Slot::certain_until`] that says who goes on.
     pub fn doubt(&self, now: Now) -> Option<Doubt> {
         let since = self.doubtful_since()?;
         let accepted = self.looks.accepted;
@@ -125,12 +125,18 @@ impl Slot {
 
     /// Until when the token can be handed out, if nothing is heard from now on.
     ///
-    /// WeChat's word counts too, and so does its silence: whoever cannot reach anybody goes on.
+    /// WeChat's word counts too. So does its silence, once a look has shown that nobody else refreshes: then whoever
+    /// cannot reach anybody goes on.
     pub fn certain_until(&self) -> Option<Moment> {
         let since = self.doubtful_since()?;
         let asked = self.fetch.as_ref().filter(|fetch| fetch.reserved.is_some());
         let own = asked.map_or(since, |fetch| fetch.begun + self.policy.overlap);
-        let heard = self.looks.heard_at();
+        let alone = self.looks.accepted.is_some() && self.looks.accepted >= self.alone_since();
+        let heard = if alone {
+            self.looks.heard_at()
+        } else {
+            self.looks.alive_at
+        };
         let heard = heard.filter(|at| *at >= since - self.lead());
         let trusted = heard.map(|at| at + self.pause_in_doubt() * 2 + self.policy.timeout);
         Some(trusted.map_or(since.min(own), |until| until.max(since.min(own))))

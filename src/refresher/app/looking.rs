@@ -1,4 +1,4 @@
-//! A look came back, or nobody wants it any more.
+//! A look is sent, came back, or is wanted no more.
 
 use std::{sync::Arc, time::Duration};
 

@@ -236,6 +236,33 @@ async fn nobody_gets_a_token_that_was_replaced_from_a_replica_that_is_cut_off() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_reaches_nobody_hands_out_nothing_once_the_others_may_have_replaced_it() {
+    let mut fleet = Fleet::usual(Mode::Classic);
+    fleet.start(FIRST);
+    fleet.everybody_has_a_token().await;
+    fleet.start(1);
+    let app = fleet.apps[0].clone();
+    sleep(MINUTE * 50).await;
+    fleet.set(1, |state| {
+        (state.to_store, state.to_wechat) = (Way::Silent, Way::Silent);
+    });
+    let tokens = fleet.tokens(1).expect("it runs");
+    let (mut answers, mut none) = (0, 0);
+    for _ in 0..300 {
+        match tokens.current(&app.name, MINUTE).await {
+            Ok(issued) => {
+                assert!(fleet.alive(&app, &issued.token.value), "a dead one");
+                answers += 1;
+            }
+            Err(_) => none += 1,
+        }
+        sleep(MINUTE / 12).await;
+    }
+    assert_eq!(fleet.mints(&app).len(), 2, "the other one replaces it");
+    assert!(answers > 100 && none > 50, "{answers} answers, {none} none");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_lives_on_is_handed_out_all_the_time_without_many_looks() {
     const LATENCY: Duration = Duration::from_millis(50);
     let mut fleet = Fleet::usual(Mode::Classic);

@@ -181,8 +181,29 @@ fn a_copy_that_others_may_have_outlived_is_looked_at_before_it_is_handed_out() {
             }
             assert!(story.slot.settled());
             let usable = !story.slot.dead() && story.certain() > Some(Duration::ZERO);
-            assert_eq!(usable, shown || sight != Sight::Refused, "{age}, {sight:?}");
+            assert_eq!(usable, shown || sight == Sight::Alive, "{age}, {sight:?}");
         }
+    }
+}
+
+#[test]
+fn wechats_silence_counts_only_once_it_is_plain_that_nobody_else_refreshes() {
+    for (alone, goes_on) in [(false, false), (true, true)] {
+        let (mut story, contact) = in_doubt(BLIND);
+        if alone {
+            story.wait(secs(3) + story.slot.policy.timeout);
+            story.expect_look();
+            story.see(Sight::Alive);
+        }
+        for _ in 0..60 {
+            story.wait(secs(1));
+            story.reach(BLIND, contact);
+            if let Some(Start::Look(_)) = story.slot.woke(story.now) {
+                story.see(Sight::Unreachable);
+            }
+        }
+        let certain = story.certain() > Some(Duration::ZERO);
+        assert_eq!(certain, goes_on, "alone: {alone}");
     }
 }
 
